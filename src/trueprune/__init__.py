@@ -1,0 +1,1 @@
+"""trueprune: prune the weights, not the truth."""

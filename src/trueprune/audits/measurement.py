@@ -1,0 +1,66 @@
+"""One property of one model, kept item by item so that two models can be compared on the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Reduction = Literal["mean", "exp-mean"]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Per-item values of one metric of one model.
+
+    The value of the metric is the weighted mean of `values` (`reduction="mean"`) or its exponential
+    (`reduction="exp-mean"`: perplexity from per-window negative log-likelihoods weighted by tokens).
+
+    **Arguments:**
+
+    - `instrument`: the instrument that measured, e.g. `"lie-detection"`.
+    - `metric`: the metric within the instrument, e.g. `"grouped/logistic/retrained"`.
+    - `item_ids`: one stable identifier an item; two models are paired by these.
+    - `values`: of shape `(n,)`, one finite number an item.
+    - `weights`: of shape `(n,)`, non-negative; ones by default.
+    - `clusters`: one label an item; items of one cluster (variants of one fact) are resampled together. By default
+        each item is its own cluster.
+    - `higher_is_better`: the direction in which the metric is good.
+    - `headline`: whether tables show it without being asked.
+    - `details`: plain data about how it was measured (layer, probe, subset ...).
+    """
+
+    instrument: str
+    metric: str
+    item_ids: Sequence[str]
+    values: np.ndarray
+    weights: np.ndarray | None = None
+    clusters: Sequence[str] | None = None
+    reduction: Reduction = "mean"
+    higher_is_better: bool = True
+    headline: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        n = len(self.item_ids)
+        if len(self.values) != n:
+            raise ValueError(f"{self.metric}: {len(self.values)} values for {n} items")
+        if not np.isfinite(self.values).all():
+            raise ValueError(f"{self.metric}: a per-item value is not finite")
+
+    @property
+    def n(self) -> int:
+        """The number of items."""
+        return len(self.item_ids)
+
+    @property
+    def value(self) -> float:
+        """The metric: the reduced per-item values."""
+        return float(reduce(np.average(self.values, weights=self.weights), self.reduction))
+
+
+def reduce(mean: Any, reduction: Reduction) -> Any:
+    """Map a (weighted) mean of per-item values, a number or an array of them, to the metric."""
+    return np.exp(mean) if reduction == "exp-mean" else mean

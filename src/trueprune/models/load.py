@@ -1,0 +1,192 @@
+"""Load a causal language model: hub id, local folder, GGUF file or folder, or the packaged demo model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.quantization_config import GgufConfig
+
+from trueprune._support.errors import ModelError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model, its tokenizer, and where they came from.
+
+    **Arguments:**
+
+    - `model`: the causal language model, in evaluation mode.
+    - `tokenizer`: its tokenizer, or `None` when texts are given as token ids.
+    - `source`: what was asked for, e.g. `"demo"` or a path.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase | None
+    source: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings lie, and so where token ids go."""
+        return self.model.get_input_embeddings().weight.device  # type: ignore[operator,union-attr]
+
+    @property
+    def max_length(self) -> int | None:
+        """The most positions that the model was made for, or `None` if its configuration does not say."""
+        config = getattr(self.model, "config", None)
+        return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+
+
+def load(
+    model: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    **Arguments:**
+
+    - `model`: `"demo"`, a local folder, a GGUF file or a folder that holds one, or a hub id.
+    - `dtype`: `"auto"` (that of the checkpoint; float32 for GGUF), `"float32"`, `"bfloat16"` or `"float16"`.
+    - `device`: e.g. `"cpu"`, `"cuda:0"`; by default the CPU.
+    - `device_map`: passed to transformers, which then places the model (needs `accelerate`).
+    - `trust_remote_code`: whether code in the checkpoint may run. Off unless asked.
+
+    **Returns:** a `LoadedModel` in evaluation mode.
+
+    **Raises:** `ModelError` for a checkpoint that is missing, damaged or incomplete.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}", f"Use one of {', '.join(DTYPES)}")
+    source = str(model)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if source == "demo":
+        from trueprune.models.demo import demo_folder
+
+        folder = demo_folder()
+    elif gguf := _gguf_file(Path(source)):
+        return _load_gguf(gguf, dtype, device, source)
+    else:
+        folder = Path(source)
+    location = str(folder) if folder.exists() else source
+    if folder.is_dir():
+        check_folder(folder)
+    if device_map is not None:
+        options["device_map"] = device_map
+    with _errors_named(source):
+        loaded, info = AutoModelForCausalLM.from_pretrained(
+            location, dtype=DTYPES[dtype], output_loading_info=True, **options
+        )
+    _refuse_missing(info, source)
+    tokenizer = _load_tokenizer(location, trust_remote_code)
+    if device is not None and device_map is None:
+        loaded.to(device)
+    return LoadedModel(loaded.eval(), tokenizer, source)
+
+
+def check_folder(folder: Path) -> None:
+    """Open every safetensors file of a folder, so that a truncated one is named before anything is built.
+
+    **Raises:** `ModelError`.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no config.json", "Give the folder of a transformers checkpoint")
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ModelError(f"{file} is truncated or damaged ({error})", "Copy or download the file again") from error
+
+
+def _gguf_file(path: Path) -> Path | None:
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"no GGUF file at {path}", "Check the path")
+        return path
+    if path.is_dir() and not (path / "config.json").exists():
+        files = sorted(path.glob("*.gguf"))
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise ModelError(f"{path} holds several GGUF files ({names})", "Give the path of one of them")
+        return files[0] if files else None
+    return None
+
+
+def _load_gguf(file: Path, dtype: str, device: str | None, source: str) -> LoadedModel:
+    torch_dtype = torch.float32 if dtype == "auto" else DTYPES[dtype]
+    try:
+        import gguf  # noqa: F401
+    except ImportError as error:
+        raise ModelError("reading GGUF needs the gguf package", "Install it: pip install 'trueprune[gguf]'") from error
+    folder = str(file.parent)
+    with _errors_named(source):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=file.name, dtype=torch_dtype, quantization_config=GgufConfig(dequantize=True)
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
+    # The weights are plain floats now; what says otherwise would keep the model from being saved.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    if device is not None:
+        model.to(device)
+    return LoadedModel(model.eval(), tokenizer, source)
+
+
+def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
+    try:
+        return AutoTokenizer.from_pretrained(location, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError):
+        # A model without a tokenizer can still be pruned on token ids; whoever needs text says so by name.
+        return None
+
+
+def _refuse_missing(info: Any, source: str) -> None:
+    missing = sorted(info.get("missing_keys", ()) or ())
+    mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()) or ())
+    if missing or mismatched:
+        names = ", ".join([*missing, *mismatched][:3])
+        raise ModelError(
+            f"{source} lacks {len(missing)} tensors and has {len(mismatched)} of a wrong shape (e.g. {names}); "
+            "transformers would fill them with random numbers",
+            "The checkpoint and its config.json do not belong together",
+        )
+
+
+@contextlib.contextmanager
+def _errors_named(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError, EnvironmentError, KeyError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"cannot load {source!r} ({first[:240]})",
+            "Give 'demo', a folder with config.json and safetensors, a GGUF file, or a hub id that is reachable",
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' own bars and notices; ours say what matters."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        transformers.logging.enable_progress_bar()

@@ -1,0 +1,134 @@
+"""Save a model whole or not at all: written aside, loaded again, logits compared, then renamed."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from trueprune._support.errors import ModelError
+from trueprune._support.folders import whole_folder
+from trueprune.models.card import model_card
+from trueprune.models.load import LoadedModel, quiet_transformers
+
+RECORD = "trueprune.json"
+
+
+def save(
+    loaded: LoadedModel,
+    path: str | Path,
+    *,
+    record: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    free_memory: bool = False,
+) -> Path:
+    """Write a checkpoint that plain transformers loads, with `trueprune.json` and a model card beside the weights.
+
+    The checkpoint is loaded again before it takes its name, and must give the logits of the model in memory.
+    Under a PEFT wrapper the pruned base model is written, and the adapter to the subfolder `adapter`.
+
+    **Arguments:**
+
+    - `loaded`: model and tokenizer.
+    - `path`: the folder to make.
+    - `record`: plain data for `trueprune.json` (plan, seeds, token hash, versions ...).
+    - `overwrite`: whether an existing folder may be replaced.
+    - `free_memory`: give up the weights in memory before the check loads the saved ones, so that the two are never
+        held at once; the model is unusable afterwards.
+
+    **Returns:** the folder.
+
+    **Raises:** `OutputError` when the folder exists or the disk is full, `ModelError` when the saved checkpoint does not
+    give the same logits.
+    """
+    path = Path(path)
+    model = loaded.model
+    record = dict(record or {})
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    with quiet_transformers(), whole_folder(path, overwrite, need_bytes=int(size * 1.02)) as work:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            base = _write_weights(model, work)
+        if loaded.tokenizer is not None:
+            loaded.tokenizer.save_pretrained(work)
+        (work / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (work / "README.md").write_text(model_card(record, loaded.source), encoding="utf-8")
+        with _adapter_disabled(model):
+            ids, expected = _probe_logits(base)
+        if free_memory:
+            base.to("meta")
+        _check(work, ids, expected, next(iter(expected.values())).dtype)
+    return path
+
+
+def read_record(folder: str | Path) -> dict[str, Any] | None:
+    """The `trueprune.json` of a checkpoint folder, or `None` when there is none."""
+    file = Path(folder) / RECORD
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{file} is not JSON ({error})", "Restore it from the run that wrote it") from error
+
+
+def _write_weights(model: nn.Module, work: Path) -> Any:
+    """Write the (base) model and return it."""
+    if not _is_peft(model):
+        model.save_pretrained(work)  # type: ignore[operator]
+        return model
+    base: Any = model.get_base_model()  # type: ignore[operator]
+    adapters = {id(p) for name, p in model.named_parameters() if ".base_layer." not in name and "lora" in name.lower()}
+    state: dict[str, Tensor] = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in base.state_dict(keep_vars=True).items()
+        if id(tensor) not in adapters
+    }
+    base.save_pretrained(work, state_dict=state)
+    model.save_pretrained(work / "adapter")  # type: ignore[operator]
+    return base
+
+
+def _is_peft(model: nn.Module) -> bool:
+    return hasattr(model, "get_base_model") and hasattr(model, "disable_adapter")
+
+
+def _adapter_disabled(model: nn.Module):
+    import contextlib
+
+    return model.disable_adapter() if _is_peft(model) else contextlib.nullcontext()  # type: ignore[operator]
+
+
+def _probe_logits(model: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """Token ids and the logits that the saved checkpoint must reproduce."""
+    vocab = model.get_input_embeddings().weight.shape[0]
+    # Few but spread-out tokens: every block and most rows of every matrix take part.
+    ids = (torch.arange(24, dtype=torch.long).reshape(2, 12) * 7919 + 11) % vocab
+    with torch.no_grad():
+        logits = model(ids.to(model.get_input_embeddings().weight.device), use_cache=False).logits
+    return ids, {"logits": logits.cpu()}
+
+
+def _check(folder: Path, ids: Tensor, expected: dict[str, Tensor], dtype: torch.dtype) -> None:
+    again, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    if info.get("missing_keys") or info.get("unexpected_keys"):
+        keys = [*info["missing_keys"], *info["unexpected_keys"]][:3]
+        raise ModelError(f"the saved checkpoint does not load as it was written ({', '.join(keys)})", _REPORT)
+    _, found = _probe_logits(again.eval())
+    want, got = expected["logits"].float(), found["logits"].float()
+    scale = want.abs().max().clamp_min(1e-6)
+    error = ((want - got).abs().max() / scale).item()
+    # The same weights give the same bits on one device; a GPU model checked on the CPU differs by rounding.
+    tolerance = 1e-4 if dtype == torch.float32 else 5e-2
+    if not error <= tolerance:
+        raise ModelError(f"the saved checkpoint gives other logits (relative error {error:.1e})", _REPORT)
+
+
+_REPORT = "Nothing was written. Please report the architecture; its save_pretrained does not keep all weights"
+

@@ -1,0 +1,56 @@
+"""How far true and false statements lie apart in each block's output (TPLO, arXiv 2509.00096; Truth is Universal).
+
+Legend: N statements, L blocks, D residual width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trueprune._support.errors import AuditError
+from trueprune.texts.statements import StatementSet
+
+
+def separation_ratio(acts_NLD: Tensor, labels_N: Tensor) -> Tensor:
+    """Between-class over within-class variance of last-token activations, for every block at once.
+
+    `q_l = B_l / W_l` with `B = 1/2 mean_d[(mu_F - mu)^2 + (mu_T - mu)^2]` and `W = 1/2 (mean_d var(F) + mean_d var(T))`,
+    unbiased variances, `mu` the mean over all statements: a ratio of averages over dimensions, not an average of ratios.
+
+    **Arguments:**
+
+    - `acts_NLD`: of shape `(N, L, D)`.
+    - `labels_N`: of shape `(N,)`, 1 true, 0 false.
+
+    **Returns:** of shape `(L,)`, float32.
+
+    **Raises:** `AuditError` when a class has fewer than two statements or all activations of a class are equal.
+    """
+    true_NLD, false_NLD = acts_NLD[labels_N == 1].float(), acts_NLD[labels_N == 0].float()
+    if len(true_NLD) < 2 or len(false_NLD) < 2:
+        raise AuditError(
+            f"separation needs two true and two false statements, got {len(true_NLD)} and {len(false_NLD)}",
+            "Give statements of both labels",
+        )
+    mean_LD = acts_NLD.float().mean(0)
+    between_L = ((false_NLD.mean(0) - mean_LD).square() + (true_NLD.mean(0) - mean_LD).square()).mean(-1) / 2
+    within_L = (false_NLD.var(0).mean(-1) + true_NLD.var(0).mean(-1)) / 2
+    if bool((within_L == 0).any()):
+        raise AuditError("the statements of a class all give the same activation", "Give statements that differ")
+    return between_L / within_L
+
+
+def separation_by_dataset(acts_NLD: Tensor, statements: StatementSet) -> dict[str, Tensor]:
+    """`separation_ratio` for each dataset, that is each topic and polarity.
+
+    **Returns:** for `"cities/affirmative"` and the like, a tensor of shape `(L,)`.
+    """
+    names = np.array([f"{topic}/{polarity}" for topic, polarity in zip(statements.topics, statements.polarities)])
+    labels = torch.from_numpy(statements.labels)
+    result = {}
+    for name in sorted(set(names)):
+        rows = torch.from_numpy(np.flatnonzero(names == name))
+        result[str(name)] = separation_ratio(acts_NLD[rows], labels[rows])
+    return result

@@ -1,0 +1,153 @@
+"""A plan: how sparse each block gets. Plain data, readable, editable, saved beside the checkpoint, accepted back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trueprune._support.errors import PlanError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Where zeros may lie: anywhere (`n = m = 0`), or exactly `n` zeros in each group of `m` consecutive inputs."""
+
+    n: int = 0
+    m: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """Read `"unstructured"` or `"n:m"` (`"2:4"` zeroes 2 of 4).
+
+        **Raises:** `PlanError`.
+        """
+        if text == "unstructured":
+            return cls()
+        match = re.fullmatch(r"(\d+):(\d+)", text)
+        if not match or not 0 < int(match[1]) < int(match[2]):
+            raise PlanError(f"unknown pattern {text!r}", "Use 'unstructured', or n:m with 0 < n < m, e.g. 2:4")
+        return cls(int(match[1]), int(match[2]))
+
+    @property
+    def structured(self) -> bool:
+        """Whether the pattern is n:m."""
+        return self.m > 0
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}" if self.structured else "unstructured"
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """What one block loses.
+
+    **Arguments:**
+
+    - `sparsity`: share of its weights that become zero; under n:m it is n/m.
+    - `matrices`: exceptions by matrix name, e.g. `{"self_attn.q_proj": 0.3}`.
+    """
+
+    sparsity: float
+    matrices: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How sparse each block gets, and by which rule that was chosen.
+
+    **Arguments:**
+
+    - `method`: the allocation, `"uniform"`, `"owl"`, `"swl"`, `"tplo"`, or `"file"`.
+    - `sparsity`: the target over all prunable weights.
+    - `blocks`: one entry a block.
+    - `pattern`: see `Pattern`.
+    - `score`: which weights go (`"magnitude"`, `"wanda"`, `"sparsegpt"`); may be empty in a user's file.
+    - `options`: the constants of the allocation.
+    - `evidence`: what the allocation was computed from, per block.
+    - `notes`: sentences that a user should read.
+    """
+
+    method: str
+    sparsity: float
+    blocks: tuple[BlockPlan, ...]
+    pattern: Pattern = field(default_factory=Pattern)
+    score: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for index, block in enumerate(self.blocks):
+            for where, value in {"": block.sparsity, **block.matrices}.items():
+                if not 0 <= value < 1:
+                    name = f"blocks[{index}]" + (f" {where}" if where else "")
+                    raise PlanError(f"the sparsity of {name} is {value}, outside [0, 1)", "Mend the plan")
+                if self.pattern.structured and abs(value * self.pattern.m - round(value * self.pattern.m)) > 1e-6:
+                    raise PlanError(
+                        f"the sparsity {value} of block {index} is no n:{self.pattern.m}",
+                        f"Use a multiple of 1/{self.pattern.m}",
+                    )
+
+    @property
+    def keep(self) -> list[float]:
+        """Density (1 - sparsity) of each block."""
+        return [1 - block.sparsity for block in self.blocks]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, read back by `from_json`."""
+        return {"schema": SCHEMA, **asdict(self), "pattern": str(self.pattern), "notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """Read a plan. A user's file needs only `blocks`: numbers, or objects with `sparsity` and `matrices`.
+
+        **Raises:** `PlanError`.
+        """
+        try:
+            blocks = tuple(
+                BlockPlan(float(block["sparsity"]), {k: float(v) for k, v in (block.get("matrices") or {}).items()})
+                if isinstance(block, Mapping)
+                else BlockPlan(float(block))
+                for block in data["blocks"]
+            )
+            pattern = Pattern.parse(str(data.get("pattern", "unstructured")))
+            mean = sum(block.sparsity for block in blocks) / max(len(blocks), 1)
+            sparsity = float(data.get("sparsity", mean))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(
+                f"the plan cannot be read ({type(error).__name__}: {error})",
+                'Write {"blocks": [0.5, {"sparsity": 0.4, "matrices": {"mlp.down_proj": 0.3}}, ...]}',
+            ) from error
+        return cls(
+            method=str(data.get("method", "file")),
+            sparsity=sparsity,
+            blocks=blocks,
+            pattern=pattern,
+            score=str(data.get("score", "")),
+            options=dict(data.get("options") or {}),
+            evidence=dict(data.get("evidence") or {}),
+            notes=tuple(data.get("notes") or ()),
+        )
+
+
+def read_plan(path: str | Path) -> Plan:
+    """Read a plan file, or the plan inside a checkpoint's `trueprune.json`.
+
+    **Raises:** `PlanError`.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise PlanError(f"no plan file at {file}", "Check the path")
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"{file} is not JSON ({error})", "See docs/methods.md for the format of a plan") from error
+    if not isinstance(data, dict):
+        raise PlanError(f"{file} holds no JSON object", "See docs/methods.md for the format of a plan")
+    return Plan.from_json(data.get("plan") or data)
