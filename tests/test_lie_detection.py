@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -87,7 +89,7 @@ def test_no_fact_is_on_both_sides(rows, seed, balance):
     for split in splits:
         assert len(split.test)
         assert not facts(statements, split.train) & facts(statements, split.test)
-        assert {statements[int(i)].polarity for i in [*split.train, *split.test]} <= {"affirmative", "negated"}
+        assert set(statements.polarities[[*split.train, *split.test]]) <= {"affirmative", "negated"}
     for split in leave_one_topic_out(statements, balance=balance, seed=seed):
         assert not facts(statements, split.train) & facts(statements, split.test)
         assert split.name not in statements.topics[split.train]
@@ -174,6 +176,7 @@ def test_items_pair_and_cluster():
     result = measure_lie_detection(twice, make_acts(twice), probes=("mass-mean",), repeats=2)
     for measurement in result:
         assert len(set(measurement.item_ids)) == measurement.n
+        assert measurement.clusters is not None
         assert all(":" in cluster for cluster in measurement.clusters)
         assert ((measurement.values >= 0) & (measurement.values <= 1)).all()
     loto = by_metric(result)
@@ -260,6 +263,7 @@ def test_errors_name_the_remedy():
     one_group = StatementSet([Statement(s.text, s.label, s.topic, s.polarity, "en", "same") for s in statements])
     one_each = StatementSet([Statement(f"{i}", i % 2, f"topic {i}", group=f"{i}") for i in range(6)])
     skewed = StatementSet([Statement(f"{i}", int(i == 0), "topic", group=f"{i}") for i in range(6)])
+    wrong: Any = "best"
     cases = [
         (lambda: measure_lie_detection(statements, acts[:5]), "shape"),
         (lambda: measure_lie_detection(statements, acts[:, 0]), "shape"),
@@ -267,7 +271,7 @@ def test_errors_name_the_remedy():
         (lambda: measure_lie_detection(statements, nan), "not all finite"),
         (lambda: measure_lie_detection(statements, acts, nan), "audited model are not all finite"),
         (lambda: measure_lie_detection(statements, acts, layer=4), "from 0 to 3"),
-        (lambda: measure_lie_detection(statements, acts, layer="best"), "no layer 'best'"),
+        (lambda: measure_lie_detection(statements, acts, layer=wrong), "no layer 'best'"),
         (lambda: measure_lie_detection(statements, acts, probes=("svm",)), "no probe 'svm'"),
         (lambda: measure_lie_detection(statements, acts, protocols=("all",)), "no lie-detection protocol 'all'"),
         (lambda: measure_lie_detection(true_only, make_acts(true_only)), "have one label"),

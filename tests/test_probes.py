@@ -11,7 +11,17 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from trueprune._support.errors import AuditError
-from trueprune.audits.probes import PROBES, ProbeData, ProbeOptions, ccs, fit_logistic, fit_probe, logistic, ttpd
+from trueprune.audits.probes import (
+    PROBES,
+    LinearProbe,
+    ProbeData,
+    ProbeOptions,
+    ccs,
+    fit_logistic,
+    fit_probe,
+    logistic,
+    ttpd,
+)
 from trueprune.audits.probes.reference import fit_reference
 
 TRUTH, POLARITY_TRUTH, POLARITY = 0, 1, 2  # planted axes
@@ -22,7 +32,8 @@ def planted(n_groups=150, width=24, strength=1.5, noise=0.5, polarities=(1, -1),
     g = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(width, width, generator=g)).Q
     acts, labels, signs, names, groups = [], [], [], [], []
-    means = {topic: 2 * torch.randn(width, generator=g) for topic in topics}
+    off_axes = basis[3:].T @ basis[3:]  # topics differ, but not along the planted axes
+    means = {topic: off_axes @ torch.randn(width, generator=g) * 2 for topic in topics}
     for number in range(n_groups):
         fact = number % 2
         topic = topics[(number // 2) % len(topics)]
@@ -59,7 +70,8 @@ def test_logistic_equals_scikit_learn(n, d, penalty):
     y = (torch.randn(n, generator=g) + 0.5 * (x[:, 0] - 5) * 100 > 0.3).long()
     weight, bias = fit_logistic(x, y, penalty)
     _, scale, z = logistic.standardise(x)
-    expected = linear_model.LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=10_000).fit(z.numpy(), y.numpy())
+    model = linear_model.LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=1000, solver="newton-cholesky")
+    expected = model.fit(z.numpy(), y.numpy())
     np.testing.assert_allclose((weight * scale).numpy(), expected.coef_[0], atol=1e-4)
     np.testing.assert_allclose((x.double() @ weight + bias).numpy(), expected.decision_function(z.numpy()), atol=1e-4)
     assert weight[3] == 0
@@ -89,8 +101,11 @@ def test_reference_mode_is_scikit_learn_unpenalised():
     data, _ = planted(strength=0.3, noise=1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected = linear_model.LogisticRegression(C=np.inf, max_iter=100).fit(data.acts_ND, data.labels_N)
+        expected = linear_model.LogisticRegression(C=np.inf, max_iter=100).fit(
+            data.acts_ND.numpy(), data.labels_N.numpy()
+        )
     probe = fit_probe("logistic", data, ProbeOptions(reference=True))
+    assert isinstance(probe, LinearProbe)
     np.testing.assert_allclose(probe.weight_D.numpy(), expected.coef_[0], rtol=1e-5)
     for name in ("mass-mean", "ttpd"):
         assert accuracy(fit_probe(name, data, ProbeOptions(reference=True)), data) > 0.55
@@ -112,6 +127,7 @@ def test_reference_mode_without_scikit_learn_says_what_to_install(monkeypatch):
 def test_mass_mean_recovers_the_truth_direction():
     data, basis = planted(n_groups=400)
     probe = fit_probe("mass-mean", data)
+    assert isinstance(probe, LinearProbe)
     assert cosine_similarity(probe.weight_D, basis[TRUTH].double(), dim=0) > 0.95
     assert accuracy(probe, planted(n_groups=100, seed=0, noise=0.6)[0]) > 0.9
 
@@ -119,6 +135,9 @@ def test_mass_mean_recovers_the_truth_direction():
 def test_ttpd_recovers_its_directions():
     data, basis = planted()
     probe = fit_probe("ttpd", data)
+    assert isinstance(probe, ttpd.TTPDProbe)
+    assert probe.polarity_truth_D is not None
+    assert probe.polarity_D is not None
     assert cosine_similarity(probe.general_D, basis[TRUTH].double(), dim=0) > 0.95
     assert cosine_similarity(probe.polarity_truth_D, basis[POLARITY_TRUTH].double(), dim=0) > 0.95
     assert cosine_similarity(probe.polarity_D, basis[POLARITY].double(), dim=0) > 0.8
@@ -138,6 +157,7 @@ def test_ttpd_generalises_to_a_polarity_that_is_rare_in_training():
 def test_ttpd_of_one_polarity_has_one_feature():
     data, basis = planted(polarities=(1,))
     probe = fit_probe("ttpd", data)
+    assert isinstance(probe, ttpd.TTPDProbe)
     assert probe.polarity_D is None
     assert probe.polarity_truth_D is None
     assert probe.weight_K.shape == (1,)

@@ -21,7 +21,9 @@ CONFIGS = {
         query_pre_attn_scalar=8,
     ),
     "phi3": lambda: tf.Phi3Config(**GQA),
-    "gpt_neox": lambda: tf.GPTNeoXConfig(**COMMON, intermediate_size=48, pad_token_id=0, bos_token_id=1, eos_token_id=2),
+    "gpt_neox": lambda: tf.GPTNeoXConfig(
+        **COMMON, intermediate_size=48, pad_token_id=0, bos_token_id=1, eos_token_id=2
+    ),
     "gpt2": lambda: tf.GPT2Config(
         vocab_size=320, n_embd=32, n_layer=3, n_head=4, n_positions=256, bos_token_id=1, eos_token_id=2
     ),

@@ -1,1 +1,101 @@
-"""trueprune: prune the weights, not the truth."""
+"""trueprune: prune causal language models, and measure what pruning does to the things that accuracy hides.
+
+The names below are the public interface. They are imported when first used, so that the command line answers `--help`
+without waiting for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trueprune._support.errors import AuditError as AuditError
+    from trueprune._support.errors import ModelError as ModelError
+    from trueprune._support.errors import OutputError as OutputError
+    from trueprune._support.errors import PlanError as PlanError
+    from trueprune._support.errors import TextError as TextError
+    from trueprune._support.errors import TruepruneError as TruepruneError
+    from trueprune._support.progress import show_progress as show_progress
+    from trueprune.audits import AuditOptions as AuditOptions
+    from trueprune.audits import Measurement as Measurement
+    from trueprune.audits import measure_lie_detection as measure_lie_detection
+    from trueprune.audits import measure_perplexity as measure_perplexity
+    from trueprune.edits import EditOptions as EditOptions
+    from trueprune.edits import apply_plan as apply_plan
+    from trueprune.edits import cumulative_mass as cumulative_mass
+    from trueprune.edits import lowest_in_group as lowest_in_group
+    from trueprune.edits import lowest_in_matrix as lowest_in_matrix
+    from trueprune.edits import lowest_in_row as lowest_in_row
+    from trueprune.edits import magnitude_score as magnitude_score
+    from trueprune.edits import measured_sparsity as measured_sparsity
+    from trueprune.edits import sparsegpt_solve as sparsegpt_solve
+    from trueprune.edits import wanda_score as wanda_score
+    from trueprune.jobs import LoadOptions as LoadOptions
+    from trueprune.jobs import PruneResult as PruneResult
+    from trueprune.jobs import audit as audit
+    from trueprune.jobs import demo as demo
+    from trueprune.jobs import prune as prune
+    from trueprune.jobs import scan as scan
+    from trueprune.models import LoadedModel as LoadedModel
+    from trueprune.models import load as load
+    from trueprune.models import read_anatomy as read_anatomy
+    from trueprune.models import save as save
+    from trueprune.observe import BlockStream as BlockStream
+    from trueprune.observe import last_token_activations as last_token_activations
+    from trueprune.observe import observe_outliers as observe_outliers
+    from trueprune.observe import outlier_percentage as outlier_percentage
+    from trueprune.observe import separation_ratio as separation_ratio
+    from trueprune.plans import AllocationOptions as AllocationOptions
+    from trueprune.plans import Evidence as Evidence
+    from trueprune.plans import Pattern as Pattern
+    from trueprune.plans import Plan as Plan
+    from trueprune.plans import auto_pivot as auto_pivot
+    from trueprune.plans import make_plan as make_plan
+    from trueprune.plans import nm_zeros as nm_zeros
+    from trueprune.plans import owl_keep as owl_keep
+    from trueprune.plans import project_keep as project_keep
+    from trueprune.plans import read_plan as read_plan
+    from trueprune.plans import swl_keep as swl_keep
+    from trueprune.plans import tplo_keep as tplo_keep
+    from trueprune.reports import AuditReport as AuditReport
+    from trueprune.reports import Estimate as Estimate
+    from trueprune.reports import paired_change as paired_change
+    from trueprune.texts import CalibrationOptions as CalibrationOptions
+    from trueprune.texts import Statement as Statement
+    from trueprune.texts import StatementSet as StatementSet
+    from trueprune.texts import TokenBatch as TokenBatch
+    from trueprune.texts import calibration_tokens as calibration_tokens
+    from trueprune.texts import enrich as enrich
+    from trueprune.texts import load_statements as load_statements
+
+_ROOMS = {
+    "_support.errors": "AuditError ModelError OutputError PlanError TextError TruepruneError",
+    "_support.progress": "show_progress",
+    "audits": "AuditOptions Measurement measure_lie_detection measure_perplexity",
+    "edits": "EditOptions apply_plan cumulative_mass lowest_in_group lowest_in_matrix lowest_in_row magnitude_score "
+    "measured_sparsity sparsegpt_solve wanda_score",
+    "jobs": "LoadOptions PruneResult audit demo prune scan",
+    "models": "LoadedModel load read_anatomy save",
+    "observe": "BlockStream last_token_activations observe_outliers outlier_percentage separation_ratio",
+    "plans": "AllocationOptions Evidence Pattern Plan auto_pivot make_plan nm_zeros owl_keep project_keep read_plan "
+    "swl_keep tplo_keep",
+    "reports": "AuditReport Estimate paired_change",
+    "texts": "CalibrationOptions Statement StatementSet TokenBatch calibration_tokens enrich load_statements",
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
+
+__version__ = "0.1.0"
+__all__ = ["__version__", *_ROOM_OF]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'trueprune' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"trueprune.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

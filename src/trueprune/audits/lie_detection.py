@@ -1,4 +1,3 @@
-# ruff: noqa: N815 (shape suffixes on fields)
 """Lie detection: can a probe on the residual stream still tell true statements from false ones after pruning?
 
 Legend: N statements, L layers (outputs of the decoder blocks), D width.
@@ -129,8 +128,8 @@ class _Bench:
 
     def choose_layer(self, split: Split) -> int:
         """The layer at which a split is probed."""
-        if isinstance(self.layer, int):
-            return self.layer
+        if not isinstance(self.layer, str):
+            return int(self.layer)
         key = split.train.tobytes()
         if key not in self.layers:
             acts_NLD = self.audited_NLD if self.layer == "own" else self.dense_NLD

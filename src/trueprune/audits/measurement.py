@@ -1,4 +1,7 @@
-"""One property of one model, kept item by item so that two models can be compared on the same items."""
+"""One property of one model, kept item by item so that two models can be compared on the same items.
+
+Legend: n items, R resamples.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ class Measurement:
     - `weights`: of shape `(n,)`, non-negative; ones by default.
     - `clusters`: one label an item; items of one cluster (variants of one fact) are resampled together. By default
         each item is its own cluster.
+    - `reduction`: see above.
     - `higher_is_better`: the direction in which the metric is good.
     - `headline`: whether tables show it without being asked.
     - `details`: plain data about how it was measured (layer, probe, subset ...).
@@ -44,9 +48,8 @@ class Measurement:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        n = len(self.item_ids)
-        if len(self.values) != n:
-            raise ValueError(f"{self.metric}: {len(self.values)} values for {n} items")
+        if len(self.values) != self.n:
+            raise ValueError(f"{self.metric}: {len(self.values)} values for {self.n} items")
         if not np.isfinite(self.values).all():
             raise ValueError(f"{self.metric}: a per-item value is not finite")
 
@@ -57,10 +60,18 @@ class Measurement:
 
     @property
     def value(self) -> float:
-        """The metric: the reduced per-item values."""
-        return float(reduce(np.average(self.values, weights=self.weights), self.reduction))
+        """The metric on the items as they are."""
+        return float(self.resample(np.ones((1, self.n)))[0])
 
+    def resample(self, counts_Rn: np.ndarray) -> np.ndarray:
+        """The metric on resampled items.
 
-def reduce(mean: Any, reduction: Reduction) -> Any:
-    """Map a (weighted) mean of per-item values, a number or an array of them, to the metric."""
-    return np.exp(mean) if reduction == "exp-mean" else mean
+        **Arguments:**
+
+        - `counts_Rn`: how often each item occurs in each resample, of shape `(R, n)`.
+
+        **Returns:** of shape `(R,)`.
+        """
+        weights_n = np.ones(self.n) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
+        mean_R = (counts_Rn @ (weights_n * self.values)) / (counts_Rn @ weights_n)
+        return np.exp(mean_R) if self.reduction == "exp-mean" else mean_R

@@ -30,8 +30,9 @@ def lowest_in_row(score_RC: Tensor, count: int) -> Tensor:
         return torch.zeros_like(score_RC, dtype=torch.bool)
     threshold_R1 = _kth_smallest(score_RC, count)
     mask_RC = score_RC <= threshold_R1
-    surplus_R = mask_RC.sum(1) - count
-    if bool(surplus_R.any()):
+    # Every row holds at least `count`, so ties at a threshold show in the total, which is quicker to count.
+    if _count(mask_RC) != count * score_RC.shape[0]:
+        surplus_R = mask_RC.sum(1) - count
         rows = surplus_R.nonzero()[:, 0]
         equal_RC = score_RC[rows] == threshold_R1[rows]
         room_R1 = equal_RC.sum(1, keepdim=True) - surplus_R[rows, None]
@@ -123,3 +124,7 @@ def _kth_smallest(score_RC: Tensor, k: int) -> Tensor:
         part = np.partition(score_RC.numpy(), k - 1, axis=1)[:, k - 1 : k]
         return torch.from_numpy(np.ascontiguousarray(part))
     return score_RC.kthvalue(k, dim=1, keepdim=True).values
+
+
+def _count(mask_RC: Tensor) -> int:
+    return int(np.count_nonzero(mask_RC.numpy()) if mask_RC.device.type == "cpu" else torch.count_nonzero(mask_RC))

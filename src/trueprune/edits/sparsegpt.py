@@ -49,7 +49,12 @@ def inverse_factor(gram_CC: Tensor, damping: float) -> Tensor:
 
 
 def sparsegpt_solve(
-    weights: Sequence[Tensor], gram_CC: Tensor, targets: Sequence[Target], *, block_size: int = 128, damping: float = 0.01
+    weights: Sequence[Tensor],
+    gram_CC: Tensor,
+    targets: Sequence[Target],
+    *,
+    block_size: int = 128,
+    damping: float = 0.01,
 ) -> list[Tensor]:
     """Prune matrices that share an input, column by column, moving each column's error to the columns after it.
 
@@ -137,12 +142,9 @@ def _apply(weights: Sequence[Tensor], gram: Gram | None, targets: Sequence[Targe
         # No token came by (an idle expert): there is no error to minimise, so weights go by magnitude within the row.
         WANDA.apply(weights, None, targets, EditOptions())
         return
-    solved = sparsegpt_solve(
-        weights, gram.gram_CC, targets, block_size=options.block_size, damping=options.damping
-    )
+    solved = sparsegpt_solve(weights, gram.gram_CC, targets, block_size=options.block_size, damping=options.damping)
     for weight_OI, new_OI in zip(weights, solved, strict=True):
         weight_OI.copy_(new_OI)
 
 
 SPARSEGPT = EditRule(_apply, Gram)
-

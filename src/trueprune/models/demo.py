@@ -37,7 +37,9 @@ def _packaged_file() -> Path:
     if not file.is_file():
         raise ModelError(f"the package {PACKAGE} holds no {GGUF}", f"Install it again: {INSTALL}")
     if (found := hash_file(file)) != SHA256:
-        raise ModelError(f"{file} has the SHA-256 {found[:12]}..., not {SHA256[:12]}...", f"Install it again: {INSTALL}")
+        raise ModelError(
+            f"{file} has the SHA-256 {found[:12]}..., not {SHA256[:12]}...", f"Install it again: {INSTALL}"
+        )
     return file
 
 

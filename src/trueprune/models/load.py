@@ -171,7 +171,7 @@ def _refuse_missing(info: Any, source: str) -> None:
 def _errors_named(source: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, SafetensorError, EnvironmentError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, SafetensorError, KeyError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"cannot load {source!r} ({first[:240]})",
@@ -182,11 +182,12 @@ def _errors_named(source: str) -> Iterator[None]:
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence transformers' own bars and notices; ours say what matters."""
-    verbosity = transformers.logging.get_verbosity()
+    verbosity, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers.logging.set_verbosity(verbosity)
-        transformers.logging.enable_progress_bar()
+        if bars:
+            transformers.logging.enable_progress_bar()

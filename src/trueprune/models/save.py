@@ -131,4 +131,3 @@ def _check(folder: Path, ids: Tensor, expected: dict[str, Tensor], dtype: torch.
 
 
 _REPORT = "Nothing was written. Please report the architecture; its save_pretrained does not keep all weights"
-

@@ -85,7 +85,7 @@ def sites_in(block: nn.Module) -> Iterator[WeightSite]:
         if is_linear(module):
             transposed = isinstance(module, Conv1D)
             site = WeightSite(_clean(name), module, transposed=transposed)
-            if not getattr(module, "weight").is_floating_point():
+            if not module.weight.is_floating_point():
                 raise ModelError(
                     f"the weight of {name} is stored as {module.weight.dtype}, which is quantised",
                     "Load the model without quantisation; prune first, quantise after",

@@ -1,1 +1,19 @@
-""""""
+"""Observe: one streaming engine and the small statistics that it gathers."""
+
+from trueprune.observe.activations import last_token_activations
+from trueprune.observe.dense import observe_outliers, observe_separation
+from trueprune.observe.engine import BlockStream
+from trueprune.observe.outliers import outlier_percentage
+from trueprune.observe.separation import separation_ratio
+from trueprune.observe.statistics import ColumnNorms, Gram
+
+__all__ = [
+    "BlockStream",
+    "ColumnNorms",
+    "Gram",
+    "last_token_activations",
+    "observe_outliers",
+    "observe_separation",
+    "outlier_percentage",
+    "separation_ratio",
+]

@@ -148,9 +148,7 @@ class _Collector(Generic[S]):
         return name
 
 
-def _micro_batches(
-    tokens: TokenBatch, batch_tokens: int, one_length: bool
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _micro_batches(tokens: TokenBatch, batch_tokens: int, one_length: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Cut sequences into micro-batches; padded rows are sorted by length, and padding common to all is cut off.
 
     With stacked experts (`one_length`) a micro-batch holds rows of one length only: inside an expert nothing tells a

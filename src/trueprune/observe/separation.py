@@ -26,7 +26,7 @@ def separation_ratio(acts_NLD: Tensor, labels_N: Tensor) -> Tensor:
 
     **Returns:** of shape `(L,)`, float32.
 
-    **Raises:** `AuditError` when a class has fewer than two statements or all activations of a class are equal.
+    **Raises:** `AuditError` when a class has fewer than two statements, or no variance inside the classes.
     """
     true_NLD, false_NLD = acts_NLD[labels_N == 1].float(), acts_NLD[labels_N == 0].float()
     if len(true_NLD) < 2 or len(false_NLD) < 2:
@@ -37,9 +37,10 @@ def separation_ratio(acts_NLD: Tensor, labels_N: Tensor) -> Tensor:
     mean_LD = acts_NLD.float().mean(0)
     between_L = ((false_NLD.mean(0) - mean_LD).square() + (true_NLD.mean(0) - mean_LD).square()).mean(-1) / 2
     within_L = (false_NLD.var(0).mean(-1) + true_NLD.var(0).mean(-1)) / 2
-    if bool((within_L == 0).any()):
-        raise AuditError("the statements of a class all give the same activation", "Give statements that differ")
-    return between_L / within_L
+    if bool(((within_L == 0) & (between_L > 0)).any()):
+        raise AuditError("the statements of each class all give the same activation", "Give statements that differ")
+    # A block in which every statement ends in the same activation (say, its attention is gone) separates nothing.
+    return torch.where(within_L > 0, between_L / within_L.clamp_min(torch.finfo(torch.float32).tiny), 0.0)
 
 
 def separation_by_dataset(acts_NLD: Tensor, statements: StatementSet) -> dict[str, Tensor]:

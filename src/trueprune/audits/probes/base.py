@@ -1,4 +1,3 @@
-# ruff: noqa: N815 (shape suffixes on fields)
 """What every truth probe is given and gives back, so that a new probe is one file and one registration line.
 
 Legend: N rows (statements), D width of the residual stream, K features of a small regression.

@@ -1,4 +1,3 @@
-# ruff: noqa: N815 (shape suffixes on fields)
 """CCS: a direction on which a statement contradicts its negation, found without labels (arXiv 2212.03827).
 
 Legend: P pairs, D width, N rows.

@@ -1,4 +1,3 @@
-# ruff: noqa: N815 (shape suffixes on fields)
 """TTPD: a truth direction that holds across polarities, plus a polarity direction (arXiv 2407.12831).
 
 Legend: N rows, D width, K features of the final regression (2, or 1 without polarity).

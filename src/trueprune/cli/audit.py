@@ -1,0 +1,26 @@
+"""`trueprune audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trueprune.cli.bind import bind
+from trueprune.cli.show import show
+from trueprune.jobs.audit import audit
+from trueprune.reports.audit import AuditReport
+from trueprune.reports.tables import audit_table
+
+
+def _show(report: AuditReport, arguments: Mapping[str, Any]) -> None:
+    show(audit_table(report), f"All metrics and per-item values are in {arguments['output']}")
+
+
+command = bind(
+    audit,
+    _show,
+    positional=("dense", "pruned"),
+    required=("output",),
+    types={"dense": str, "pruned": list[str] | None, "output": Path, "instruments": tuple[str, ...]},
+)

@@ -1,0 +1,67 @@
+"""The command line: `trueprune prune | scan | audit | demo`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+EXIT_USER, EXIT_BUG, EXIT_INTERRUPT = 2, 1, 130
+
+app = App(
+    name="trueprune",
+    help="Prune the weights, not the truth: prune causal language models and measure what it does to lie detection.",
+    help_format="markdown",
+    version_flags=["--version"],
+)
+# Named by path, so that `--help` and `--version` do not wait for torch.
+app.command("trueprune.cli.prune:command", name="prune", help="Prune a model and save it.")
+app.command("trueprune.cli.scan:command", name="scan", help="Profile a model block by block.")
+app.command("trueprune.cli.audit:command", name="audit", help="Measure what pruning changed, item by item.")
+app.command("trueprune.cli.demo:command", name="demo", help="Prune a small real model by five methods.")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 0, 2 (an error that the user can mend), 130 (Ctrl-C) or 1 (a bug)."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code. Errors are one line, unless `TRUEPRUNE_DEBUG` asks for a traceback."""
+    from trueprune._support.errors import TruepruneError
+    from trueprune._support.progress import show_progress
+    from trueprune.cli.show import current_command, plain_warnings
+
+    current_command.set(shlex.join(["trueprune", *arguments]))
+    try:
+        with show_progress(), plain_warnings():
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written", EXIT_INTERRUPT)
+    except CycloptsError as error:
+        return _fail(f"{_one_line(error)}. See trueprune --help", EXIT_USER)
+    except TruepruneError as error:
+        if os.environ.get("TRUEPRUNE_DEBUG"):
+            raise
+        return _fail(_one_line(error), EXIT_USER)
+    except MemoryError:
+        return _fail("out of memory. Lower --batch-tokens or --seqlen", EXIT_USER)
+    except Exception as error:
+        if os.environ.get("TRUEPRUNE_DEBUG"):
+            raise
+        kind = type(error).__name__
+        return _fail(f"unexpected {kind}: {_one_line(error)}. TRUEPRUNE_DEBUG=1 shows where; please report it", EXIT_BUG)
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _fail(message: str, code: int) -> int:
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"trueprune: error: {message}")
+    return code

@@ -1,0 +1,136 @@
+"""The job `audit`: the same instruments on dense and pruned models, compared item by item."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from trueprune._support.environment import versions
+from trueprune._support.errors import AuditError
+from trueprune._support.folders import check_output, whole_folder
+from trueprune.audits.instruments import INSTRUMENTS, AuditContext, AuditOptions, check_instruments
+from trueprune.audits.separation import separation_curve
+from trueprune.audits.subject import Subject
+from trueprune.edits.prune import measured_sparsity
+from trueprune.jobs.common import LoadOptions, as_loaded
+from trueprune.models.load import LoadedModel
+from trueprune.models.save import read_record
+from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings_of, write_report
+from trueprune.reports.plots import plot_curves
+
+DEFAULT_INSTRUMENTS = tuple(INSTRUMENTS)
+
+
+def audit(
+    dense: str | Path | LoadedModel,
+    pruned: Sequence[str | Path | LoadedModel] = (),
+    output: str | Path | None = None,
+    *,
+    instruments: Sequence[str] = DEFAULT_INSTRUMENTS,
+    measuring: AuditOptions = AuditOptions(),
+    loading: LoadOptions = LoadOptions(),
+    overwrite: bool = False,
+) -> AuditReport:
+    """Measure what pruning changed: every instrument on every model, on the same items.
+
+    **Arguments:**
+
+    - `dense`: the model that the others are compared with.
+    - `pruned`: any number of pruned versions of it.
+    - `output`: the folder for `audit.json`, `items.jsonl` and plots.
+    - `instruments`: `perplexity`, `lie-detection`, `separation`; all by default.
+    - `measuring`: how they measure.
+    - `loading`: how models are loaded.
+    - `overwrite`: replace the output folder if it exists.
+
+    **Returns:** an `AuditReport`.
+
+    **Raises:** `TruepruneError`; nothing is then written.
+    """
+    check_instruments(instruments)
+    if output is not None:
+        check_output(Path(output), overwrite)
+    # Each model is loaded when its turn comes and let go before the next.
+    named = [(name, _loader(model, loading)) for name, model in _names([dense, *pruned])]
+    return audit_models(named, output, instruments=instruments, measuring=measuring, overwrite=overwrite)
+
+
+def audit_models(
+    models: Iterable[tuple[str, Callable[[], LoadedModel]]],
+    output: str | Path | None,
+    *,
+    instruments: Sequence[str],
+    measuring: AuditOptions,
+    overwrite: bool = False,
+) -> AuditReport:
+    """`audit` of models that are made on demand, one in memory at a time; the first is the dense one.
+
+    **Arguments:**
+
+    - `models`: names, and functions that load or make the model.
+    - the rest as for `audit`.
+    """
+    check_instruments(instruments)
+    audited: list[AuditedModel] = []
+    context: AuditContext | None = None
+    for name, make in models:
+        subject = Subject(name, make(), use_cache=measuring.cache)
+        if context is None:
+            context = AuditContext(measuring, subject)
+        audited.append(_measure(subject, context, instruments))
+        # The dense model's activations stay, for probes to be frozen on; no weights are kept.
+        subject.release()
+        gc.collect()
+    if context is None:
+        raise AuditError("there is no model to audit", "Give the dense model first")
+    settings = {**settings_of(measuring), "instruments": list(instruments), "versions": versions()}
+    report = compare(audited, settings, resamples=measuring.resamples, seed=measuring.seed)
+    if output is not None:
+        with whole_folder(Path(output), overwrite) as work:
+            write_report(report, work)
+            _plot(report, work)
+    return report
+
+
+def _measure(subject: Subject, context: AuditContext, instruments: Sequence[str]) -> AuditedModel:
+    measurements = [m for name in instruments for m in INSTRUMENTS[name](subject, context)]
+    total, per_block = measured_sparsity(subject.anatomy)
+    about: dict[str, Any] = {
+        "source": subject.loaded.source,
+        "measured_sparsity": total,
+        "measured_sparsity_blocks": per_block,
+    }
+    folder = Path(subject.loaded.source)
+    if folder.is_dir() and (record := read_record(folder)):
+        about["method"] = record.get("method")
+        about["selection"] = (record.get("calibration") or {}).get("selection")
+    curves = {}
+    if {"separation", "lie-detection"} & set(instruments):
+        curve_L = separation_curve(context.statements, subject.activations(context.statements))
+        curves["separation"] = curve_L.tolist()
+    return AuditedModel(subject.name, measurements, about, curves)
+
+
+def _loader(model: str | Path | LoadedModel, loading: LoadOptions) -> Callable[[], LoadedModel]:
+    return lambda: as_loaded(model, loading)
+
+
+def _names(models: Sequence[str | Path | LoadedModel]) -> list[tuple[str, str | Path | LoadedModel]]:
+    """A short name each: the folder's, numbered where two are the same."""
+    sources = [m.source if isinstance(m, LoadedModel) else str(m) for m in models]
+    short = [Path(source.rstrip("/")).name or source for source in sources]
+    seen: Counter[str] = Counter()
+    names = []
+    for name in short:
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return list(zip(names, models, strict=True))
+
+
+def _plot(report: AuditReport, folder: Path) -> None:
+    curves = {m.name: m.curves["separation"] for m in report.models if "separation" in m.curves}
+    if curves:
+        plot_curves(curves, "Separation of true and false statements", "B / W", folder / "separation")

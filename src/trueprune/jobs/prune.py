@@ -1,0 +1,193 @@
+"""The job `prune`: observe, plan, edit, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trueprune._support.environment import peak_memory_bytes, versions
+from trueprune._support.errors import PlanError
+from trueprune._support.folders import check_output
+from trueprune._support.hashing import hash_model
+from trueprune.edits.prune import apply_plan, check_plan, measured_sparsity
+from trueprune.edits.registry import find_edit
+from trueprune.edits.rule import EditOptions
+from trueprune.jobs.common import LoadOptions, as_loaded, gather_evidence
+from trueprune.models.anatomy import Anatomy, read_anatomy
+from trueprune.models.load import LoadedModel
+from trueprune.models.save import save
+from trueprune.observe.engine import DEFAULT_BATCH_TOKENS
+from trueprune.plans.evidence import AllocationOptions, Evidence
+from trueprune.plans.make import check_sparsity, make_plan
+from trueprune.plans.plan import Pattern, Plan, read_plan
+from trueprune.plans.registry import ALLOCATIONS, resolve_method
+from trueprune.texts.calibration import CalibrationOptions, calibration_tokens
+from trueprune.texts.tokens import TokenBatch
+
+
+@dataclass(frozen=True, eq=False)
+class PruneResult:
+    """A pruned model.
+
+    **Arguments:**
+
+    - `loaded`: the model, pruned in place (emptied if it was saved with `free_memory`).
+    - `plan`: the plan that was carried out.
+    - `record`: what `trueprune.json` holds.
+    - `output`: the folder, or `None` if nothing was saved.
+    """
+
+    loaded: LoadedModel
+    plan: Plan
+    record: Mapping[str, Any]
+    output: Path | None
+
+
+def prune(
+    model: str | Path | LoadedModel,
+    output: str | Path | None = None,
+    *,
+    method: str = "tplo",
+    score: str | None = None,
+    sparsity: float | None = None,
+    pattern: str = "unstructured",
+    plan: str | Path | Plan | None = None,
+    calibration: CalibrationOptions = CalibrationOptions(),
+    allocation: AllocationOptions = AllocationOptions(),
+    edit: EditOptions = EditOptions(),
+    loading: LoadOptions = LoadOptions(),
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    overwrite: bool = False,
+    tokens: TokenBatch | None = None,
+    evidence: Evidence | None = None,
+    free_memory: bool = False,
+    command: str | None = None,
+) -> PruneResult:
+    """Prune a causal language model and save it.
+
+    **Arguments:**
+
+    - `model`: `demo`, a checkpoint folder, a GGUF file, a hub id, or a loaded model, which is pruned in place.
+    - `output`: the folder to make. In Python, nothing is saved without one.
+    - `method`: `magnitude`, `wanda`, `sparsegpt` (uniform), `owl`, `swl`, `tplo` (Wanda's score by default).
+    - `score`: which weights go, for any method that says how many: `magnitude`, `wanda` or `sparsegpt`.
+    - `sparsity`: target share of zeros, in [0, 1); 0.5 by default, n/m under n:m.
+    - `pattern`: `unstructured`, or `n:m` with n zeros in every m weights of a row, e.g. `2:4`.
+    - `plan`: a plan file (or a `trueprune.json`) that says how sparse each block gets, instead of the method's rule.
+    - `calibration`: what the model is calibrated on.
+    - `allocation`: constants of OWL, SWL and TPLO.
+    - `edit`: constants of the scores.
+    - `loading`: how the model is loaded.
+    - `batch_tokens`: tokens that go through a block in one call; lower it to save memory.
+    - `overwrite`: replace the output folder if it exists.
+    - `tokens`: calibration token ids instead of `calibration`.
+    - `evidence`: what an earlier run observed on the same dense model, instead of observing it again.
+    - `free_memory`: give up the model in memory once it is saved, so that checking the saved one needs no second copy.
+    - `command`: recorded in `trueprune.json`.
+
+    **Returns:** a `PruneResult`.
+
+    **Raises:** `TruepruneError` (see its subclasses); nothing is then written, and a loaded model is unchanged.
+    """
+    started = time.perf_counter()
+    method, rule, score = resolve_method(method, score)
+    shape = Pattern.parse(pattern)
+    target = target_sparsity(sparsity, shape)
+    find_edit(score)
+    ready = _read_plan(plan)
+    if output is not None:
+        check_output(Path(output), overwrite)
+    loaded = as_loaded(model, loading)
+    anatomy = read_anatomy(loaded.model)
+    check_plan(anatomy, ready or make_plan("uniform", Evidence(tuple(anatomy.weights)), target, pattern=shape))
+    needs = () if ready else ALLOCATIONS[rule].needs
+    if tokens is None and (find_edit(score).statistic is not None or "outliers" in needs):
+        tokens = calibration_tokens(loaded, calibration)
+    source_hash = hash_model(loaded.model) if output is not None else None
+    at_start = time.perf_counter()
+    if ready is None:
+        if evidence is None:
+            evidence = _evidence(loaded, anatomy, needs, tokens, calibration, allocation, batch_tokens)
+        ready = make_plan(rule, evidence, target, pattern=shape, options=allocation, score=score)
+    else:
+        score = ready.score or score
+    observed = time.perf_counter()
+    apply_plan(anatomy, ready, score, tokens, options=edit, batch_tokens=batch_tokens)
+    edited = time.perf_counter()
+    total, per_block = measured_sparsity(anatomy)
+    record = {
+        "schema": 1,
+        "command": command,
+        "source": loaded.source,
+        "source_sha256": source_hash,
+        "method": method,
+        "plan": {**ready.to_json(), "score": score},
+        "edit": vars(edit),
+        "seed": calibration.seed,
+        "calibration": _calibration_record(tokens, calibration),
+        "measured_sparsity": total,
+        "measured_sparsity_blocks": per_block,
+        "versions": versions(),
+        "wall_seconds": {
+            "observe": round(observed - at_start, 3),
+            "edit": round(edited - observed, 3),
+            "total": round(time.perf_counter() - started, 3),
+        },
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    if output is not None:
+        output = save(loaded, output, record=record, overwrite=overwrite, free_memory=free_memory)
+    return PruneResult(loaded, ready, record, output)
+
+
+def target_sparsity(sparsity: float | None, pattern: Pattern) -> float:
+    """The target: as given, n/m under n:m, 0.5 otherwise.
+
+    **Raises:** `PlanError` outside [0, 1), or if the sparsity contradicts n:m.
+    """
+    implied = pattern.n / pattern.m if pattern.structured else None
+    if sparsity is None:
+        return 0.5 if implied is None else implied
+    check_sparsity(sparsity)
+    if implied is not None and abs(sparsity - implied) > 1e-9:
+        raise PlanError(
+            f"--sparsity {sparsity} contradicts --pattern {pattern}, which zeroes {implied}", "Leave --sparsity out"
+        )
+    return sparsity
+
+
+def _read_plan(plan: str | Path | Plan | None) -> Plan | None:
+    return plan if plan is None or isinstance(plan, Plan) else read_plan(plan)
+
+
+def _evidence(
+    loaded: LoadedModel,
+    anatomy: Anatomy,
+    needs: tuple[str, ...],
+    tokens: TokenBatch | None,
+    calibration: CalibrationOptions,
+    allocation: AllocationOptions,
+    batch_tokens: int,
+) -> Evidence:
+    return gather_evidence(
+        loaded,
+        anatomy,
+        needs,
+        tokens,
+        outlier_threshold=allocation.outlier_threshold,
+        statements=calibration.statements,
+        selection=calibration.selection,
+        batch_tokens=batch_tokens,
+    )
+
+
+def _calibration_record(tokens: TokenBatch | None, options: CalibrationOptions) -> dict[str, Any]:
+    """The tokens' origin, shape and hash; for a score without tokens only which statements chose, if any did."""
+    base = {"statements": options.statements, "selection": options.selection}
+    if tokens is None:
+        return base
+    nsamples, seqlen = tokens.ids_NT.shape
+    return {**base, **tokens.origin, "nsamples": nsamples, "seqlen": seqlen, "sha256": tokens.hash}

@@ -1,0 +1,114 @@
+"""The job `scan`: the profile of a model, block by block."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trueprune._support.environment import versions
+from trueprune._support.folders import check_output, whole_folder
+from trueprune.jobs.common import LoadOptions, as_loaded, gather_evidence
+from trueprune.models.anatomy import Anatomy, read_anatomy
+from trueprune.models.load import LoadedModel
+from trueprune.observe.engine import DEFAULT_BATCH_TOKENS
+from trueprune.plans.evidence import AllocationOptions, Evidence
+from trueprune.plans.make import check_sparsity, make_plan
+from trueprune.plans.registry import ALLOCATIONS
+from trueprune.plans.swl import separation_share
+from trueprune.reports.plots import plot_curves
+from trueprune.texts.calibration import CalibrationOptions, calibration_tokens
+
+
+def scan(
+    model: str | Path | LoadedModel,
+    output: str | Path | None = None,
+    *,
+    sparsity: float = 0.5,
+    calibration: CalibrationOptions = CalibrationOptions(),
+    allocation: AllocationOptions = AllocationOptions(),
+    loading: LoadOptions = LoadOptions(),
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    overwrite: bool = False,
+) -> Mapping[str, Any]:
+    """Profile a model: outliers, separation of true and false, and the density that each allocation would give.
+
+    **Arguments:**
+
+    - `model`: `demo`, a checkpoint folder, a GGUF file, a hub id, or a loaded model.
+    - `output`: the folder for `scan.json` and plots.
+    - `sparsity`: for which the densities are computed.
+    - `calibration`: what the model is calibrated on.
+    - `allocation`: constants of OWL, SWL and TPLO.
+    - `loading`: how the model is loaded.
+    - `batch_tokens`: tokens that go through a block in one call.
+    - `overwrite`: replace the output folder if it exists.
+
+    **Returns:** what `scan.json` holds: `blocks`, one entry a block, and how it was observed.
+    """
+    check_sparsity(sparsity)
+    if output is not None:
+        check_output(Path(output), overwrite)
+    loaded = as_loaded(model, loading)
+    anatomy = read_anatomy(loaded.model)
+    tokens = calibration_tokens(loaded, calibration)
+    evidence = gather_evidence(
+        loaded,
+        anatomy,
+        ("outliers", "separation"),
+        tokens,
+        outlier_threshold=allocation.outlier_threshold,
+        statements=calibration.statements,
+        selection=calibration.selection,
+        batch_tokens=batch_tokens,
+    )
+    report = {
+        "schema": 1,
+        "model": loaded.source,
+        "sparsity": sparsity,
+        **_profile(anatomy, evidence, sparsity, allocation),
+        "calibration": {**tokens.origin, "sha256": tokens.hash},
+        "versions": versions(),
+    }
+    if output is not None:
+        with whole_folder(Path(output), overwrite) as work:
+            (work / "scan.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            _plot(report, work)
+    return report
+
+
+def _profile(anatomy: Anatomy, evidence: Evidence, sparsity: float, allocation: AllocationOptions) -> dict[str, Any]:
+    plans = {name: make_plan(name, evidence, sparsity, options=allocation) for name in ALLOCATIONS}
+    share_L = separation_share(evidence)
+    assert evidence.outliers is not None and evidence.separation is not None
+    blocks = [
+        {
+            "index": block.index,
+            "path": block.path,
+            "weights": block.numel,
+            "matrices": {site.name: list(site.shape) for site in block.sites},
+            "outlier_percentage": evidence.outliers[block.index],
+            "separation": {name: ratios[block.index] for name, ratios in evidence.separation.items()},
+            "separation_mean": float(np.mean([ratios[block.index] for ratios in evidence.separation.values()])),
+            "separation_share": float(share_L[block.index]),
+            "density": {name: plan.keep[block.index] for name, plan in plans.items()},
+        }
+        for block in anatomy.blocks
+    ]
+    return {"pivot": plans["tplo"].evidence["pivot"], "blocks": blocks}
+
+
+def _plot(report: Mapping[str, Any], folder: Path) -> None:
+    blocks = report["blocks"]
+    names = list(blocks[0]["separation"])
+    mean = {"mean of datasets": [block["separation_mean"] for block in blocks]}
+    by_dataset = {name: [block["separation"][name] for block in blocks] for name in names}
+    plot_curves({**mean, **by_dataset}, "Separation of true and false statements", "B / W", folder / "separation")
+    outliers = {"outliers": [block["outlier_percentage"] for block in blocks]}
+    plot_curves(outliers, "Outlier scores", "% of weights", folder / "outliers")
+    density = {name: [block["density"][name] for block in blocks] for name in blocks[0]["density"]}
+    title = f"Density at sparsity {report['sparsity']}"
+    plot_curves(density, title, "density", folder / "density", mark=report["pivot"])

@@ -1,0 +1,174 @@
+"""From measurements to plain data: a row for each model, instrument and metric, with intervals and paired changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trueprune.audits.measurement import Measurement
+from trueprune.reports.paired import Estimate, estimate, paired_change
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class AuditedModel:
+    """What was measured on one model.
+
+    **Arguments:**
+
+    - `name`: how tables call it.
+    - `measurements`: everything measured.
+    - `about`: plain data: source, method, sparsity.
+    - `curves`: per-block curves by name, e.g. `{"separation": [...]}`.
+    """
+
+    name: str
+    measurements: Sequence[Measurement]
+    about: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one model.
+
+    **Arguments:**
+
+    - `model`, `instrument`, `metric`: what this is.
+    - `estimate`: value, interval and n.
+    - `change`: pruned minus dense with its interval; `None` for the dense model.
+    - `higher_is_better`, `headline`, `details`: as in `Measurement`.
+    """
+
+    model: str
+    instrument: str
+    metric: str
+    estimate: Estimate
+    change: Estimate | None
+    higher_is_better: bool
+    headline: bool
+    details: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with `value`, `interval`, `n` and `change` beside the names."""
+        change = None
+        if self.change is not None:
+            change = {"value": self.change.value, "interval": list(self.change.interval)}
+        return {
+            "model": self.model,
+            "instrument": self.instrument,
+            "metric": self.metric,
+            "value": self.estimate.value,
+            "interval": list(self.estimate.interval),
+            "n": self.estimate.n,
+            "change": change,
+            "higher_is_better": self.higher_is_better,
+            "headline": self.headline,
+            "details": self.details,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class AuditReport:
+    """An audit of several models against the first.
+
+    **Arguments:**
+
+    - `models`: the dense model first.
+    - `rows`: one a model and metric.
+    - `settings`: how it was measured.
+    """
+
+    models: Sequence[AuditedModel]
+    rows: Sequence[Row]
+    settings: dict[str, Any]
+
+    def value(self, model: str, metric: str) -> Estimate:
+        """The estimate of one metric of one model, e.g. `report.value("demo", "perplexity")`."""
+        return self._row(model, metric).estimate
+
+    def change(self, model: str, metric: str) -> Estimate | None:
+        """The paired change of one metric of one model against the dense one."""
+        return self._row(model, metric).change
+
+    def _row(self, model: str, metric: str) -> Row:
+        for row in self.rows:
+            if row.model == model and row.metric == metric:
+                return row
+        raise KeyError(f"no metric {metric!r} of {model!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "schema": SCHEMA,
+            "dense": self.models[0].name,
+            "models": [{"name": m.name, **m.about, "curves": m.curves} for m in self.models],
+            "measurements": [row.to_json() for row in self.rows],
+            "settings": self.settings,
+        }
+
+
+def compare(models: Sequence[AuditedModel], settings: dict[str, Any], *, resamples: int, seed: int) -> AuditReport:
+    """Estimate every metric of every model and its paired change against the first.
+
+    **Arguments:**
+
+    - `models`: the dense model first.
+    - `settings`: kept in the report.
+    - `resamples`, `seed`: of the bootstrap.
+    """
+    dense = {(m.instrument, m.metric): m for m in models[0].measurements}
+    rows = []
+    for index, model in enumerate(models):
+        for measurement in model.measurements:
+            before = dense.get((measurement.instrument, measurement.metric))
+            change = None
+            if index and before is not None:
+                change = paired_change(before, measurement, resamples=resamples, seed=seed)
+            found = estimate(measurement, resamples=resamples, seed=seed)
+            rows.append(_row(model.name, measurement, found, change))
+    return AuditReport(models, rows, settings)
+
+
+def _row(model: str, measurement: Measurement, found: Estimate, change: Estimate | None) -> Row:
+    return Row(
+        model=model,
+        instrument=measurement.instrument,
+        metric=measurement.metric,
+        estimate=found,
+        change=change,
+        higher_is_better=measurement.higher_is_better,
+        headline=measurement.headline,
+        details=dict(measurement.details),
+    )
+
+
+def write_report(report: AuditReport, folder: Path) -> None:
+    """Write `audit.json`, and `items.jsonl` with the per-item values of every measurement."""
+    data = json.dumps(report.to_json(), indent=1, ensure_ascii=False, default=str)
+    (folder / "audit.json").write_text(data + "\n", encoding="utf-8")
+    with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
+        for line in _item_lines(report):
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _item_lines(report: AuditReport) -> Iterator[dict[str, Any]]:
+    for model in report.models:
+        for m in model.measurements:
+            yield {
+                "model": model.name,
+                "instrument": m.instrument,
+                "metric": m.metric,
+                "items": list(m.item_ids),
+                "values": [round(float(v), 9) for v in m.values],
+                "weights": None if m.weights is None else [float(w) for w in m.weights],
+            }
+
+
+def settings_of(options: Any) -> dict[str, Any]:
+    """An options dataclass as plain data."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(options).items()}

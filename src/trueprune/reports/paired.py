@@ -1,0 +1,99 @@
+"""Paired comparison of two models on the same items: cluster bootstrap intervals.
+
+Legend: n items, G clusters, R resamples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trueprune._support.errors import AuditError
+from trueprune.audits.measurement import Measurement
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its interval.
+
+    **Arguments:**
+
+    - `value`: the number on all items.
+    - `interval`: percentile bootstrap bounds at 95 %.
+    - `n`: items.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+
+
+def estimate(measurement: Measurement, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """The metric of one model with its interval.
+
+    Whole clusters are drawn with replacement (variants of one fact are not independent). The interval tells how far
+    the value would move on other items; a retrained probe's own variation is not in it.
+
+    **Arguments:**
+
+    - `measurement`: what was measured.
+    - `resamples`: R.
+    - `seed`: of the draws; the same items and seed give the same draws, whatever the metric.
+    """
+    counts_Rn = cluster_counts(_clusters(measurement), resamples, seed)
+    return Estimate(measurement.value, _bounds(measurement.resample(counts_Rn)), measurement.n)
+
+
+def paired_change(before: Measurement, after: Measurement, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """`after - before` of one metric on the same items, each resample drawn for both at once.
+
+    **Arguments:**
+
+    - `before`, `after`: the metric of the dense and of the pruned model.
+    - `resamples`, `seed`: as for `estimate`.
+
+    **Raises:** `AuditError` if the two were measured on different items.
+    """
+    if list(before.item_ids) != list(after.item_ids):
+        missing = set(before.item_ids) ^ set(after.item_ids)
+        example = f", e.g. {min(missing)}" if missing else " in another order"
+        raise AuditError(
+            f"{before.instrument} {before.metric}: the two models were measured on different items"
+            f" ({len(missing)} differ{example})",
+            "Audit both in one run",
+        )
+    counts_Rn = cluster_counts(_clusters(before), resamples, seed)
+    change_R = after.resample(counts_Rn) - before.resample(counts_Rn)
+    return Estimate(after.value - before.value, _bounds(change_R), before.n)
+
+
+def cluster_counts(clusters: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """How often each item occurs when clusters are drawn with replacement.
+
+    **Arguments:**
+
+    - `clusters`: integer cluster of each item, `0 .. G-1`, of shape `(n,)`.
+
+    **Returns:** of shape `(R, n)`.
+    """
+    groups = int(clusters.max()) + 1
+    rng = np.random.default_rng(seed)
+    counts_RG = rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
+    return counts_RG[:, clusters].astype(np.float64)
+
+
+def _clusters(measurement: Measurement) -> np.ndarray:
+    if measurement.n == 0:
+        raise AuditError(f"{measurement.instrument} {measurement.metric} has no items", "Give more items")
+    labels = measurement.item_ids if measurement.clusters is None else measurement.clusters
+    return np.unique(np.array(labels, dtype=str), return_inverse=True)[1].reshape(-1)
+
+
+def _bounds(values_R: np.ndarray) -> tuple[float, float]:
+    tail = (1 - LEVEL) / 2
+    low, high = np.nanquantile(values_R, [tail, 1 - tail])
+    return float(low), float(high)

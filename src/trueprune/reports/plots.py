@@ -1,0 +1,58 @@
+"""Curves over the blocks as PNG and SVG (needs matplotlib, the extra `plots`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def plots_available() -> bool:
+    """Whether matplotlib is installed."""
+    import importlib.util
+
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def plot_curves(
+    curves: Mapping[str, Sequence[float]], title: str, ylabel: str, file: Path, mark: int | None = None
+) -> list[Path]:
+    """Draw curves over the blocks, one line each, as `file.png` and `file.svg`.
+
+    The separation curves of dense and pruned models are the paper's Figure 1 and its comparison (arXiv 2509.00096).
+
+    **Arguments:**
+
+    - `curves`: values per block by name; the first is drawn heavier, as what the others are compared with.
+    - `title`, `ylabel`: texts.
+    - `file`: path without suffix.
+    - `mark`: a block to mark with a vertical line.
+
+    **Returns:** the files written; none when matplotlib is missing.
+    """
+    if not plots_available():
+        return []
+    # The object interface needs no display and touches no global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.subplots()
+    for index, (name, values) in enumerate(curves.items()):
+        style: dict[str, Any] = {"linewidth": 2.4, "color": "black"} if index == 0 else {"linewidth": 1.4}
+        axes.plot(range(len(values)), values, label=name, marker="o", markersize=3, **style)
+    if mark is not None:
+        axes.axvline(mark, color="0.6", linestyle="--", linewidth=1)
+    axes.set_xlabel("block")
+    axes.set_ylabel(ylabel)
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+    files = [file.with_suffix(suffix) for suffix in (".png", ".svg")]
+    for path in files:
+        # No date inside: the same data give the same file.
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(path, dpi=150, metadata=metadata)
+    return files
