@@ -249,7 +249,7 @@ def test_measurements_are_deterministic():
 def test_half_precision_activations_are_accepted():
     statements = make_statements()
     acts = make_acts(statements).to(torch.bfloat16)
-    result = by_metric(measure_lie_detection(statements, acts, repeats=1, options=ProbeOptions(penalty=10)))
+    result = by_metric(measure_lie_detection(statements, acts, repeats=1, options=ProbeOptions(penalty=10.0)))
     assert result["grouped/logistic/retrained"].value > 0.9
     assert result["grouped/logistic/retrained"].details["penalty"] == 10
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 import torch
 import transformers as tf
 
-COMMON = dict(vocab_size=320, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256)
-GQA = dict(COMMON, num_key_value_heads=2, intermediate_size=48, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+COMMON = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    **SPECIAL,
+}
+GQA = {**COMMON, "num_key_value_heads": 2, "intermediate_size": 48}
 
 CONFIGS = {
     "llama": lambda: tf.LlamaConfig(**GQA),
@@ -21,16 +29,13 @@ CONFIGS = {
         query_pre_attn_scalar=8,
     ),
     "phi3": lambda: tf.Phi3Config(**GQA),
-    "gpt_neox": lambda: tf.GPTNeoXConfig(
-        **COMMON, intermediate_size=48, pad_token_id=0, bos_token_id=1, eos_token_id=2
+    "gpt_neox": lambda: tf.GPTNeoXConfig(**COMMON, intermediate_size=48),
+    "gpt2": lambda: tf.GPT2Config(vocab_size=320, n_embd=32, n_layer=3, n_head=4, n_positions=256, **SPECIAL),
+    "opt": lambda: tf.OPTConfig(**COMMON, ffn_dim=48, word_embed_proj_dim=32),
+    "falcon": lambda: tf.FalconConfig(
+        **COMMON,
+        new_decoder_architecture=False,
     ),
-    "gpt2": lambda: tf.GPT2Config(
-        vocab_size=320, n_embd=32, n_layer=3, n_head=4, n_positions=256, bos_token_id=1, eos_token_id=2
-    ),
-    "opt": lambda: tf.OPTConfig(
-        **COMMON, ffn_dim=48, word_embed_proj_dim=32, pad_token_id=0, bos_token_id=1, eos_token_id=2
-    ),
-    "falcon": lambda: tf.FalconConfig(**COMMON, new_decoder_architecture=False, bos_token_id=1, eos_token_id=2),
     "olmo2": lambda: tf.Olmo2Config(**GQA),
     "stablelm": lambda: tf.StableLmConfig(**GQA),
     "mixtral": lambda: tf.MixtralConfig(**GQA, num_local_experts=4, num_experts_per_tok=2),

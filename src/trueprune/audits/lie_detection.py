@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ def measure_lie_detection(
     *,
     probes: Sequence[str] = ("logistic", "mass-mean", "ttpd"),
     protocols: Sequence[str] = PROTOCOLS,
-    layer: int | Literal["dense", "own", "sweep"] = "dense",
+    layer: int | str = "dense",
     repeats: int = 5,
     options: ProbeOptions = DEFAULT_OPTIONS,
     seed: int = 0,

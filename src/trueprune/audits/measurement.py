@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 
 Reduction = Literal["mean", "exp-mean"]
 
@@ -63,7 +64,7 @@ class Measurement:
         """The metric on the items as they are."""
         return float(self.resample(np.ones((1, self.n)))[0])
 
-    def resample(self, counts_Rn: np.ndarray) -> np.ndarray:
+    def resample(self, counts_Rn: Float[np.ndarray, "R n"]) -> Float[np.ndarray, " R"]:
         """The metric on resampled items.
 
         **Arguments:**

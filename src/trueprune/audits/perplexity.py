@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -75,7 +76,7 @@ def measure_perplexity(
 
 
 @torch.no_grad()
-def token_nll(model: Any, ids_WT: Tensor) -> Tensor:
+def token_nll(model: Any, ids_WT: Int[Tensor, "W T"]) -> Float[Tensor, "W T-1"]:
     """Negative log-likelihood of each token after the first, in nats; of shape `(W, T - 1)`, float32."""
     logits_WTV = model(ids_WT, use_cache=False).logits[:, :-1].float()
     return F.cross_entropy(logits_WTV.transpose(1, 2), ids_WT[:, 1:], reduction="none")

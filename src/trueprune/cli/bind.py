@@ -43,11 +43,7 @@ def documented_arguments(text: str | None) -> dict[str, str]:
     if not section:
         return {}
     bullets = re.findall(r"^- (`[^\n]*?`): (.*?)(?=^- `|\Z)", section[1], re.S | re.M)
-    return {
-        name: " ".join(line.split())
-        for names, line in bullets
-        for name in re.findall(r"`(\w+)`", names)
-    }
+    return {name: " ".join(line.split()) for names, line in bullets for name in re.findall(r"`(\w+)`", names)}
 
 
 def bind(

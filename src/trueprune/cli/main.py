@@ -54,7 +54,9 @@ def run(arguments: Sequence[str]) -> int:
         if os.environ.get("TRUEPRUNE_DEBUG"):
             raise
         kind = type(error).__name__
-        return _fail(f"unexpected {kind}: {_one_line(error)}. TRUEPRUNE_DEBUG=1 shows where; please report it", EXIT_BUG)
+        return _fail(
+            f"unexpected {kind}: {_one_line(error)}. TRUEPRUNE_DEBUG=1 shows where; please report it", EXIT_BUG
+        )
     return 0
 
 

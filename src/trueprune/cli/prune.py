@@ -19,7 +19,8 @@ def _show(result: PruneResult, arguments: Mapping[str, Any]) -> None:
 command = bind(
     prune,
     _show,
-    positional=("model",), required=("output",),
+    positional=("model",),
+    required=("output",),
     hide=("tokens", "evidence"),
     types={"model": str, "output": Path, "plan": Path | None},
     fixed={"free_memory": lambda: True, "command": current_command.get},

@@ -1,6 +1,6 @@
 """Which weights of a matrix go, given their scores: pure functions, exact on ties.
 
-A mask is `True` where a weight becomes zero. Ties are settled as a stable ascending sort would: the lowest column first.
+A mask is `True` where a weight becomes zero. Ties are settled as by a stable ascending sort: the lowest column first.
 Legend: R rows (output features), C columns (input features), G groups of m columns.
 """
 
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from trueprune._support.errors import PlanError
 from trueprune.plans.plan import Pattern
 
 
-def lowest_in_row(score_RC: Tensor, count: int) -> Tensor:
+def lowest_in_row(score_RC: Float[Tensor, "R C"], count: int) -> Bool[Tensor, "R C"]:
     """The `count` lowest scores of each row (Wanda's comparison group, arXiv 2306.11695).
 
-    Finds each row's threshold by selection instead of sorting it; equal to the first `count` of a stable ascending sort.
+    Finds each row's threshold by selection, without sorting it; equal to the first `count` of a stable ascending sort.
 
     **Arguments:**
 
@@ -40,12 +41,12 @@ def lowest_in_row(score_RC: Tensor, count: int) -> Tensor:
     return mask_RC
 
 
-def lowest_in_matrix(score_RC: Tensor, count: int) -> Tensor:
+def lowest_in_matrix(score_RC: Float[Tensor, "R C"], count: int) -> Bool[Tensor, "R C"]:
     """The `count` lowest scores of the whole matrix, ties by row then column; bool, of shape `(R, C)`."""
     return lowest_in_row(score_RC.reshape(1, -1), count).view(score_RC.shape)
 
 
-def lowest_in_group(score_RC: Tensor, pattern: Pattern) -> Tensor:
+def lowest_in_group(score_RC: Float[Tensor, "R C"], pattern: Pattern) -> Bool[Tensor, "R C"]:
     """In each group of m consecutive columns of a row, the n lowest scores.
 
     **Arguments:**
@@ -82,7 +83,7 @@ def check_divides(columns: int, pattern: Pattern, where: str = "a matrix") -> No
         )
 
 
-def cumulative_mass(score_RC: Tensor, sparsity: float, tolerance: float = 0.001) -> Tensor:
+def cumulative_mass(score_RC: Float[Tensor, "R C"], sparsity: float, tolerance: float = 0.001) -> Bool[Tensor, "R C"]:
     """Wanda's appendix variant: each row loses the lowest scores that together hold a share alpha of its sum.
 
     `alpha` in [0, 0.8] is bisected from 0.4 until the matrix's sparsity is within `tolerance` of the target or the
@@ -117,7 +118,7 @@ def cumulative_mass(score_RC: Tensor, sparsity: float, tolerance: float = 0.001)
     return mask_RC
 
 
-def _kth_smallest(score_RC: Tensor, k: int) -> Tensor:
+def _kth_smallest(score_RC: Float[Tensor, "R C"], k: int) -> Float[Tensor, "R 1"]:
     """The k-th smallest (1-based) of each row, of shape `(R, 1)`."""
     if score_RC.device.type == "cpu" and score_RC.dtype == torch.float32:
         # numpy's introselect is several times faster than kthvalue on the CPU.

@@ -22,7 +22,7 @@ from trueprune.texts.tokens import TokenBatch
 def check_plan(anatomy: Anatomy, plan: Plan) -> None:
     """Refuse a plan that does not fit the model, before anything is changed.
 
-    **Raises:** `PlanError` (other number of blocks, unknown matrix, n:m that does not divide), `ModelError` (NaN weights).
+    **Raises:** `PlanError` (other number of blocks, unknown matrix, n:m that does not divide), `ModelError` (NaN).
     """
     if len(plan.blocks) != len(anatomy.blocks):
         raise PlanError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from trueprune.edits import masks
@@ -15,23 +16,23 @@ from trueprune.edits.rule import EditOptions, EditRule, Target
 from trueprune.observe.statistics import ColumnNorms
 
 
-def magnitude_score(weight_OI: Tensor) -> Tensor:
+def magnitude_score(weight_OI: Float[Tensor, "O I"]) -> Float[Tensor, "O I"]:
     """`|W|` in float32, of shape `(O, I)`."""
     return weight_OI.abs().float()
 
 
-def wanda_score(weight_OI: Tensor, norm_I: Tensor) -> Tensor:
+def wanda_score(weight_OI: Float[Tensor, "O I"], norm_I: Float[Tensor, " I"]) -> Float[Tensor, "O I"]:
     """`|W_oi| * ||x_i||_2` in float32, of shape `(O, I)` (arXiv 2306.11695, eq. 1).
 
     **Arguments:**
 
     - `weight_OI`: of shape `(O, I)`.
-    - `norm_I`: L2 norm of each input column over all calibration tokens, of shape `(I,)`; a common factor changes nothing.
+    - `norm_I`: L2 norm of each input column over all calibration tokens, of shape `(I,)`.
     """
     return weight_OI.abs().float() * norm_I
 
 
-def prune_mask(score_OI: Tensor, target: Target, options: EditOptions, group: str) -> Tensor:
+def prune_mask(score_OI: Float[Tensor, "O I"], target: Target, options: EditOptions, group: str) -> Bool[Tensor, "O I"]:
     """Which weights go: n:m groups, the appendix variant, or the lowest of each row or of the matrix.
 
     **Returns:** bool, of shape `(O, I)`.

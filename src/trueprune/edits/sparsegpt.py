@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from trueprune._support.errors import PlanError
@@ -17,7 +18,7 @@ from trueprune.edits.score_masking import WANDA
 from trueprune.observe.statistics import Gram
 
 
-def inverse_factor(gram_CC: Tensor, damping: float) -> Tensor:
+def inverse_factor(gram_CC: Float[Tensor, "C C"], damping: float) -> Float[Tensor, "C C"]:
     """The upper Cholesky factor `U` of the damped inverse Gram matrix, `U^T U = (G + damp I)^-1`.
 
     `damp = damping * mean(diag G)`; a column without input gets a diagonal of one. Damping is raised tenfold, at most
@@ -50,7 +51,7 @@ def inverse_factor(gram_CC: Tensor, damping: float) -> Tensor:
 
 def sparsegpt_solve(
     weights: Sequence[Tensor],
-    gram_CC: Tensor,
+    gram_CC: Float[Tensor, "C C"],
     targets: Sequence[Target],
     *,
     block_size: int = 128,
@@ -58,9 +59,9 @@ def sparsegpt_solve(
 ) -> list[Tensor]:
     """Prune matrices that share an input, column by column, moving each column's error to the columns after it.
 
-    Saliency is `w^2 / U_jj^2`; unstructured, the lowest share of each matrix's block of columns goes, as in the released
-    code (threshold at index `int(numel * S)`, inclusive). Rows are independent but for that threshold, so matrices with
-    one input are solved together.
+    Saliency is `w^2 / U_jj^2`; unstructured, the lowest share of each matrix's block of columns goes, as in the
+    released code (threshold at index `int(numel * S)`, inclusive). Rows are independent but for that
+    threshold, so matrices with one input are solved together.
 
     **Arguments:**
 

@@ -68,9 +68,7 @@ def demo(
     )
     plans: dict[str, object] = {}
     models = _models(loaded, methods, sparsity, tokens, evidence, calibration, allocation, plans)
-    report = audit_models(
-        models, output, instruments=DEFAULT_INSTRUMENTS, measuring=measuring, overwrite=overwrite
-    )
+    report = audit_models(models, output, instruments=DEFAULT_INSTRUMENTS, measuring=measuring, overwrite=overwrite)
     if output is not None:
         for method, plan in plans.items():
             file = Path(output) / f"plan-{method}.json"

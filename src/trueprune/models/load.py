@@ -17,6 +17,8 @@ from transformers.utils.quantization_config import GgufConfig
 
 from trueprune._support.errors import ModelError
 
+# transformers types its factory too narrowly for what it accepts and returns.
+AUTO_MODEL: Any = AutoModelForCausalLM
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
 
 
@@ -87,9 +89,7 @@ def load(
     if device_map is not None:
         options["device_map"] = device_map
     with _errors_named(source):
-        loaded, info = AutoModelForCausalLM.from_pretrained(
-            location, dtype=DTYPES[dtype], output_loading_info=True, **options
-        )
+        loaded, info = AUTO_MODEL.from_pretrained(location, dtype=DTYPES[dtype], output_loading_info=True, **options)
     _refuse_missing(info, source)
     tokenizer = _load_tokenizer(location, trust_remote_code)
     if device is not None and device_map is None:
@@ -134,7 +134,7 @@ def _load_gguf(file: Path, dtype: str, device: str | None, source: str) -> Loade
         raise ModelError("reading GGUF needs the gguf package", "Install it: pip install 'trueprune[gguf]'") from error
     folder = str(file.parent)
     with _errors_named(source):
-        model = AutoModelForCausalLM.from_pretrained(
+        model = AUTO_MODEL.from_pretrained(
             folder, gguf_file=file.name, dtype=torch_dtype, quantization_config=GgufConfig(dequantize=True)
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)

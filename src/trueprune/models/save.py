@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from trueprune._support.errors import ModelError
 from trueprune._support.folders import whole_folder
 from trueprune.models.card import model_card
-from trueprune.models.load import LoadedModel, quiet_transformers
+from trueprune.models.load import AUTO_MODEL, LoadedModel, quiet_transformers
 
 RECORD = "trueprune.json"
 
@@ -44,8 +43,8 @@ def save(
 
     **Returns:** the folder.
 
-    **Raises:** `OutputError` when the folder exists or the disk is full, `ModelError` when the saved checkpoint does not
-    give the same logits.
+    **Raises:** `OutputError` when the folder exists or the disk is full, `ModelError` when the saved checkpoint does
+    not give the same logits.
     """
     path = Path(path)
     model = loaded.model
@@ -116,7 +115,7 @@ def _probe_logits(model: Any) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def _check(folder: Path, ids: Tensor, expected: dict[str, Tensor], dtype: torch.dtype) -> None:
-    again, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    again, info = AUTO_MODEL.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     if info.get("missing_keys") or info.get("unexpected_keys"):
         keys = [*info["missing_keys"], *info["unexpected_keys"]][:3]
         raise ModelError(f"the saved checkpoint does not load as it was written ({', '.join(keys)})", _REPORT)

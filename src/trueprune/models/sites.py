@@ -85,9 +85,9 @@ def sites_in(block: nn.Module) -> Iterator[WeightSite]:
         if is_linear(module):
             transposed = isinstance(module, Conv1D)
             site = WeightSite(_clean(name), module, transposed=transposed)
-            if not module.weight.is_floating_point():
+            if not site.weight_OI.is_floating_point():
                 raise ModelError(
-                    f"the weight of {name} is stored as {module.weight.dtype}, which is quantised",
+                    f"the weight of {name} is stored as {site.weight_OI.dtype}, which is quantised",
                     "Load the model without quantisation; prune first, quantise after",
                 )
             if module not in routers:

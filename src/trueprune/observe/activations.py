@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from trueprune._support.errors import ModelError, TextError
@@ -36,7 +37,7 @@ def encode(loaded: LoadedModel, texts: list[str]) -> list[list[int]]:
 @torch.no_grad()
 def last_token_activations(
     anatomy: Anatomy, encoded: list[list[int]], *, batch_tokens: int = 1024, description: str = "statements"
-) -> Tensor:
+) -> Float[Tensor, "N L D"]:
     """The residual stream after every block at the last token of each text.
 
     Texts are sorted by length and batched; each is padded on the right, where causal attention keeps padding from

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,8 @@ class _Stop(Exception):  # noqa: N818 - a signal, not an error
 @contextmanager
 def stop_here() -> Iterator[None]:
     """Swallow the signal that ends a forward early."""
-    try:
+    with suppress(_Stop):
         yield
-    except _Stop:
-        pass
 
 
 def stop_forward() -> None:
@@ -132,7 +130,7 @@ def _forwards_replaced(pairs: list[tuple[nn.Module, Any]]) -> Iterator[None]:
 
 
 def share_equal(new: Any, old: Any) -> Any:
-    """`new` with every tensor that equals its counterpart in `old` replaced by it, so that equal masks are kept once."""
+    """`new` with each tensor that equals its counterpart in `old` replaced by it, so that equal masks are kept once."""
     if isinstance(new, Tensor) and isinstance(old, Tensor):
         same = new is old or (new.shape == old.shape and new.dtype == old.dtype and torch.equal(new, old))
         return old if same else new

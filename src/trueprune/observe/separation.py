@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from trueprune._support.errors import AuditError
 from trueprune.texts.statements import StatementSet
 
 
-def separation_ratio(acts_NLD: Tensor, labels_N: Tensor) -> Tensor:
+def separation_ratio(acts_NLD: Float[Tensor, "N L D"], labels_N: Int[Tensor, " N"]) -> Float[Tensor, " L"]:
     """Between-class over within-class variance of last-token activations, for every block at once.
 
-    `q_l = B_l / W_l` with `B = 1/2 mean_d[(mu_F - mu)^2 + (mu_T - mu)^2]` and `W = 1/2 (mean_d var(F) + mean_d var(T))`,
-    unbiased variances, `mu` the mean over all statements: a ratio of averages over dimensions, not an average of ratios.
+    `q_l = B_l / W_l` with `B = 1/2 mean_d[(mu_F - mu)^2 + (mu_T - mu)^2]`, `W = 1/2 (mean_d var(F) + mean_d var(T))`,
+    unbiased variances, `mu` the mean over all statements: a ratio of averages over dimensions, not an average of
+    ratios.
 
     **Arguments:**
 
@@ -48,7 +50,9 @@ def separation_by_dataset(acts_NLD: Tensor, statements: StatementSet) -> dict[st
 
     **Returns:** for `"cities/affirmative"` and the like, a tensor of shape `(L,)`.
     """
-    names = np.array([f"{topic}/{polarity}" for topic, polarity in zip(statements.topics, statements.polarities)])
+    names = np.array(
+        [f"{topic}/{polarity}" for topic, polarity in zip(statements.topics, statements.polarities, strict=True)]
+    )
     labels = torch.from_numpy(statements.labels)
     result = {}
     for name in sorted(set(names)):

@@ -5,13 +5,14 @@ Legend: N tokens, C input columns.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from typing_extensions import Self
 
 
+@runtime_checkable
 class Statistic(Protocol):
     """A sum over tokens: `add` takes tokens, `merge` takes another worker's sum."""
 
@@ -19,11 +20,11 @@ class Statistic(Protocol):
 
     def __init__(self, width: int, device: torch.device): ...
 
-    def add(self, x_NC: Tensor) -> None:
+    def add(self, x_NC: Float[Tensor, "N C"]) -> None:
         """Add tokens, of shape `(N, C)`, any float dtype."""
         ...
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: Any) -> None:
         """Add what another instance has seen."""
         ...
 
@@ -38,7 +39,7 @@ class ColumnNorms:
         self.square_sum_C = torch.zeros(width, dtype=torch.float64, device=device)
         self.tokens = 0
 
-    def add(self, x_NC: Tensor) -> None:
+    def add(self, x_NC: Float[Tensor, "N C"]) -> None:
         """Add tokens, of shape `(N, C)`."""
         self.square_sum_C += x_NC.float().square().sum(0, dtype=torch.float64)
         self.tokens += x_NC.shape[0]
@@ -49,7 +50,7 @@ class ColumnNorms:
         self.tokens += other.tokens
 
     @property
-    def norm_C(self) -> Tensor:
+    def norm_C(self) -> Float[Tensor, " C"]:
         """L2 norm of each column, of shape `(C,)`, float32."""
         return self.square_sum_C.sqrt().float()
 
@@ -61,7 +62,7 @@ class Gram:
         self.gram_CC = torch.zeros(width, width, device=device)
         self.tokens = 0
 
-    def add(self, x_NC: Tensor) -> None:
+    def add(self, x_NC: Float[Tensor, "N C"]) -> None:
         """Add tokens, of shape `(N, C)`."""
         x_NC = x_NC.float()
         self.gram_CC.addmm_(x_NC.t(), x_NC)

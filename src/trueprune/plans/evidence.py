@@ -38,7 +38,8 @@ class AllocationOptions:
     - `scale`: k, how strongly SWL and TPLO follow the separation.
     - `pivot`: the first block (0-based) whose density TPLO takes from the separation; `"auto"` finds the crossing.
     - `pivot_scale`: the k with which `"auto"` looks for the crossing; 0.08 gives the papers' pivots.
-    - `correction`: whether TPLO's last shift, which restores the target, falls on all blocks or on those from the pivot.
+    - `correction`: whether TPLO's last shift, which restores the target, falls on all blocks or on the tail from the
+        pivot on.
     - `bounds`: least and greatest density of a block.
     - `nm_levels`: under n:m, over how many steps of n the blocks are spread (OWL's n:m lambda).
     """

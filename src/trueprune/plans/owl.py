@@ -6,12 +6,13 @@ Legend: L blocks.
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
 from trueprune._support.errors import PlanError
 from trueprune.plans.evidence import AllocationOptions, Evidence, Wanted
 
 
-def owl_keep(outliers_L: np.ndarray, sparsity: float, lam: float = 0.08) -> np.ndarray:
+def owl_keep(outliers_L: Float[np.ndarray, " L"], sparsity: float, lam: float = 0.08) -> Float[np.ndarray, " L"]:
     """Densities `r - mean(r) + (1 - S)` with `r = 2 lam (D - min D) / (max D - min D)`.
 
     Their range is `2 lam` wide, though not centred on the target unless `mean(r) = lam`, as the paper's text has it.

@@ -6,18 +6,19 @@ Legend: L blocks.
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool, Float, Real
 
 from trueprune._support.errors import PlanError
 
 
 def project_keep(
-    keep_L: np.ndarray,
+    keep_L: Float[np.ndarray, " L"],
     target: float,
-    weights_L: np.ndarray | None = None,
+    weights_L: Real[np.ndarray, " L"] | None = None,
     *,
     bounds: tuple[float, float] = (0.01, 1.0),
-    fixed_L: np.ndarray | None = None,
-) -> np.ndarray:
+    fixed_L: Bool[np.ndarray, " L"] | None = None,
+) -> Float[np.ndarray, " L"]:
     """The nearest densities whose parameter-weighted mean is the target: `clip(u_l + c, lo, hi)` for one `c`.
 
     Solves `min ||k - u||^2` subject to `lo <= k <= hi` and `sum w k = target * sum w`, in the metric in which that is

@@ -6,6 +6,7 @@ Legend: L blocks, S datasets.
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
 from trueprune._support.errors import PlanError
 from trueprune.plans.evidence import AllocationOptions, Evidence, Wanted
@@ -25,7 +26,7 @@ def separation_share(evidence: Evidence) -> np.ndarray:
     return (ratios_SL / totals_S1).mean(0)
 
 
-def swl_keep(share_L: np.ndarray, sparsity: float, scale: float = 0.04) -> np.ndarray:
+def swl_keep(share_L: Float[np.ndarray, " L"], sparsity: float, scale: float = 0.04) -> Float[np.ndarray, " L"]:
     """Densities `(1 - S) + k (L p_l - 1)`.
 
     **Arguments:**

@@ -6,6 +6,7 @@ Legend: L blocks.
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
 from trueprune._support.errors import PlanError
 from trueprune.plans.evidence import AllocationOptions, Evidence, Wanted
@@ -13,7 +14,7 @@ from trueprune.plans.owl import owl_keep, want_owl
 from trueprune.plans.swl import separation_share, swl_keep
 
 
-def auto_pivot(owl_L: np.ndarray, swl_L: np.ndarray) -> int:
+def auto_pivot(owl_L: Float[np.ndarray, " L"], swl_L: Float[np.ndarray, " L"]) -> int:
     """One after the first block in which SWL's density exceeds OWL's.
 
     The released code holds three pivots for three model names. With SWL at `k = 0.08` this rule gives each of them
@@ -32,7 +33,7 @@ def auto_pivot(owl_L: np.ndarray, swl_L: np.ndarray) -> int:
     return int(np.clip(pivot, 0, len(swl_L) - 1))
 
 
-def tplo_wanted(owl_L: np.ndarray, swl_L: np.ndarray, pivot: int) -> np.ndarray:
+def tplo_wanted(owl_L: Float[np.ndarray, " L"], swl_L: Float[np.ndarray, " L"], pivot: int) -> Float[np.ndarray, " L"]:
     """`u_l`: OWL's density for `l < pivot`, SWL's for `l >= pivot`; the target is not yet restored.
 
     **Arguments:** densities of shape `(L,)` and a block index.
@@ -41,8 +42,8 @@ def tplo_wanted(owl_L: np.ndarray, swl_L: np.ndarray, pivot: int) -> np.ndarray:
 
 
 def tplo_keep(
-    outliers_L: np.ndarray,
-    share_L: np.ndarray,
+    outliers_L: Float[np.ndarray, " L"],
+    share_L: Float[np.ndarray, " L"],
     sparsity: float,
     *,
     lam: float = 0.08,

@@ -33,9 +33,9 @@ class CalibrationOptions:
     - `nsamples`: sequences in all, shared out by weight, in the order of the sources.
     - `seqlen`: tokens a sequence.
     - `seed`: decides what is drawn and cropped.
-    - `format`: `"concat"` draws texts with replacement, joins their tokens until there are more than `seqlen` and takes
-        a random crop; `"document"` draws until one text alone is long enough (the released C4 loader); `"single"` is one
-        text a row, cut at `seqlen`, padded.
+    - `format`: `"concat"` draws texts with replacement, joins their tokens until there are more than `seqlen` and
+        takes a random crop; `"document"` draws until one text alone is long enough (the released C4 loader);
+        `"single"` is one text a row, cut at `seqlen`, padded.
     - `padding_side`: of `"single"`. Padding takes no part in any statistic.
     - `enrichment`: variant of the enrichment rule.
     - `statements`: collection of the source `statements`.
@@ -163,9 +163,7 @@ def _check_length(name: str, lengths: Any, seqlen: int) -> None:
         total += length
         if total >= seqlen:
             return
-    raise TextError(
-        f"the corpus {name} holds {total} tokens, fewer than seqlen {seqlen}", "Lower --seqlen, or add text"
-    )
+    raise TextError(f"the corpus {name} holds {total} tokens, fewer than seqlen {seqlen}", "Lower --seqlen")
 
 
 def _document(

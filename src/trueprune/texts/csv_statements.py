@@ -112,7 +112,7 @@ def _subjects(file: Path, rows: list[dict[str, str]], texts: list[str], polarity
     """What each sentence is about, so that all that is said about it is one group.
 
     A column `city` says it; scenarios share their instruction; else it is the run of words that differs first between
-    the sentences of the file. Free sentences have no template, so each row is a group, which its negation shares by row.
+    the sentences of the file. Free sentences have no template: each row is a group, shared with its negation by row.
     """
     if rows and "city" in rows[0]:
         return [row["city"] for row in rows]

@@ -47,7 +47,7 @@ def select(statements: StatementSet, side: Side, selection: Selection = "leak-fr
 
 
 def _side(group: str) -> Side | None:
-    sides = {_side_of_fact(part) for part in group.split("|")}
+    sides: set[Side] = {_side_of_fact(part) for part in group.split("|")}
     return sides.pop() if len(sides) == 1 else None
 
 

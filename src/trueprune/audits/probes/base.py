@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -70,6 +70,7 @@ class ProbeData:
                 raise AuditError(f"probe data has {n} rows of activations and {len(getattr(self, name))} {name}")
 
 
+@runtime_checkable
 class Probe(Protocol):
     """A fitted probe: it says "true" where its logit is above 0."""
 
