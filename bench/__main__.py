@@ -1,0 +1,128 @@
+"""`make bench`: time and memory against the reference procedures, on the demo model, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import reference
+from trueprune import (
+    CalibrationOptions,
+    calibration_tokens,
+    last_token_activations,
+    load,
+    load_statements,
+    prune,
+    read_anatomy,
+)
+from trueprune.models import LoadedModel
+from trueprune.observe.activations import encode
+from trueprune.texts import select
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds and result."""
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def same_zeros(a: LoadedModel, b: LoadedModel) -> tuple[int, int]:
+    """How many weights are zero in one model only, and how many there are."""
+    differ = total = 0
+    for first, second in zip(read_anatomy(a.model).blocks, read_anatomy(b.model).blocks, strict=True):
+        for x, y in zip(first.sites, second.sites, strict=True):
+            differ += int(((x.weight_OI == 0) != (y.weight_OI == 0)).sum())
+            total += x.numel
+    return differ, total
+
+
+def bench_wanda(dense: LoadedModel, tokens: Any) -> dict[str, Any]:
+    """Pruning with Wanda: ours against the reference procedure."""
+    ours, theirs = fresh(dense), fresh(dense)
+    seconds, _ = timed(lambda: prune(ours, method="wanda", tokens=tokens))
+    n_blocks = len(read_anatomy(theirs.model).blocks)
+    base, _ = timed(lambda: reference.wanda(theirs.model, tokens.ids_NT, [0.5] * n_blocks))  # type: ignore[arg-type]
+    differ, total = same_zeros(ours, theirs)
+    return row("prune --method wanda", seconds, base, 0.85, masks_differ=differ, masks_total=total)
+
+
+def bench_tplo(dense: LoadedModel, tokens: Any, statements: Any) -> dict[str, Any]:
+    """Pruning with TPLO in all: dense pass, separation, pruning pass."""
+    ours, theirs = fresh(dense), fresh(dense)
+    datasets = [f"{t}/{p}" for t, p in zip(statements.topics, statements.polarities, strict=True)]
+    encoded, labels = encode(dense, statements.texts), torch.from_numpy(statements.labels)
+    seconds, _ = timed(lambda: prune(ours, method="tplo", tokens=tokens))
+    base, _ = timed(
+        lambda: reference.tplo(theirs.model, tokens.ids_NT, encoded, labels, datasets)  # type: ignore[arg-type]
+    )
+    differ, total = same_zeros(ours, theirs)
+    return row("prune --method tplo", seconds, base, 0.5, masks_differ=differ, masks_total=total)
+
+
+def bench_activations(dense: LoadedModel, statements: Any) -> dict[str, Any]:
+    """Last-token activations: batched against one statement at a time."""
+    encoded, anatomy = encode(dense, statements.texts), read_anatomy(dense.model)
+    seconds, ours = timed(lambda: last_token_activations(anatomy, encoded))
+    base, theirs = timed(lambda: reference.activations(dense.model, encoded))  # type: ignore[arg-type]
+    error = float((ours - theirs).abs().max() / theirs.abs().max())
+    return row("activations", seconds, base, 0.25, relative_error=error)
+
+
+def row(name: str, seconds: float, base: float, bound: float, **more: Any) -> dict[str, Any]:
+    """One line of the table."""
+    ratio = seconds / base
+    return {"what": name, "seconds": seconds, "reference": base, "ratio": ratio, "bound": bound, **more}
+
+
+def fresh(loaded: LoadedModel) -> LoadedModel:
+    """A copy to prune."""
+    return LoadedModel(copy.deepcopy(loaded.model), loaded.tokenizer, loaded.source)
+
+
+def memory_in_child() -> dict[str, Any]:
+    """Peak memory of pruning, measured in a process that does nothing else."""
+    code = "from bench.memory import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Run all, print a line each, write JSON."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("runs/bench.json"))
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each comparison; the best ratio is not chosen")
+    options = parser.parse_args()
+    dense = load("demo")
+    tokens = calibration_tokens(dense, CalibrationOptions(nsamples=16, seqlen=512))
+    statements = select(load_statements(), "choose")
+    last_token_activations(read_anatomy(dense.model), encode(dense, statements.texts[:32]))  # warm up
+    rows = []
+    for _ in range(options.repeats):
+        rows += [
+            bench_wanda(dense, tokens),
+            bench_tplo(dense, tokens, statements),
+            bench_activations(dense, statements),
+        ]
+    rows.append(memory_in_child())
+    for found in rows:
+        print(
+            "  ".join(
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items()
+            )
+        )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
