@@ -6,6 +6,8 @@ statement at a time. Column norms are summed in float64, so that masks can be co
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
@@ -33,10 +35,8 @@ def _first_inputs(model: LlamaForCausalLM, ids_NT: Tensor) -> tuple[Tensor, dict
 
     handle = first.register_forward_pre_hook(catch, with_kwargs=True)
     for row in ids_NT:
-        try:
+        with suppress(_Catch):
             model(row[None], use_cache=False)
-        except _Catch:
-            pass
     handle.remove()
     return torch.cat(caught), kwargs
 

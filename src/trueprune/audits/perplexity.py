@@ -42,6 +42,8 @@ def measure_perplexity(
 
     **Raises:** `AuditError` for a window over the model's limit or a text shorter than one window.
     """
+    if window < 2:
+        raise AuditError(f"the window {window} holds no token to predict", "Use e.g. 512")
     stride = stride or window
     if loaded.max_length and window > loaded.max_length:
         raise AuditError(f"the window {window} is over the model's limit of {loaded.max_length}", "Use a smaller one")

@@ -45,13 +45,14 @@ def measure_separation(statements: StatementSet, acts_NLD: Tensor, layer: int) -
     """
     rows, acts = probing_rows(statements, acts_NLD)
     acts_ND = acts[:, layer].double().numpy()
+    ids = statement_ids(rows)
     names = np.array([f"{t}/{p}" for t, p in zip(rows.topics, rows.polarities, strict=True)])
     return SeparationMeasurement(
         INSTRUMENT,
         "ratio-at-dense-peak",
-        statement_ids(rows),
+        ids,
         np.linalg.norm(acts_ND, axis=1),
-        clusters=[group.split("|")[0] for group in rows.groups],
+        clusters=[group.split("|")[0] or item for group, item in zip(rows.groups, ids, strict=True)],
         headline=True,
         details={"layer": layer},
         acts_ND=acts_ND,
@@ -81,9 +82,11 @@ class SeparationMeasurement(Measurement):
     def _ratio(self, counts_Rn: np.ndarray, dataset: np.ndarray) -> np.ndarray:
         assert self.acts_ND is not None and self.labels_N is not None
         means, variances, totals = [], [], []
+        centre_D = self.acts_ND[dataset].mean(0)
         for label in (0, 1):
             where = dataset & (self.labels_N == label)
-            counts, acts = counts_Rn[:, where], self.acts_ND[where]
+            # Centred, so that the variance is no small difference of large numbers.
+            counts, acts = counts_Rn[:, where], self.acts_ND[where] - centre_D
             total_R = counts.sum(1)
             safe_R = np.maximum(total_R, 1)
             mean_RD = counts @ acts / safe_R[:, None]
@@ -95,4 +98,7 @@ class SeparationMeasurement(Measurement):
         both_R = np.maximum(totals[0] + totals[1], 1)
         overall_RD = (means[0] * totals[0][:, None] + means[1] * totals[1][:, None]) / both_R[:, None]
         between_R = sum(((mean_RD - overall_RD) ** 2).sum(1) for mean_RD in means) / 2
-        return between_R / ((variances[0] + variances[1]) / 2)
+        within_R = (variances[0] + variances[1]) / 2
+        # Statements that all end in the same activation are not separated, as in `separation_ratio`.
+        noise = 1e-20 * max(float((self.acts_ND[dataset] ** 2).sum(1).max()), 1e-300)
+        return np.where(within_R <= noise, 0.0, between_R / np.maximum(within_R, noise))

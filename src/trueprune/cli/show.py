@@ -15,7 +15,8 @@ current_command: ContextVar[str] = ContextVar("trueprune_command", default="true
 
 def show(*parts: RenderableType) -> None:
     """Print to standard output; wide where nobody's terminal sets a width, so that tables in logs do not wrap."""
-    console = Console(width=None if os.isatty(1) else 160)
+    # No markup: names of models and folders may hold brackets.
+    console = Console(width=None if os.isatty(1) else 160, markup=False)
     for part in parts:
         console.print(part)
 

@@ -14,7 +14,7 @@ from trueprune.edits.registry import find_edit
 from trueprune.edits.rule import EditOptions, EditRule, Target
 from trueprune.models.anatomy import Anatomy, Block
 from trueprune.models.sites import WeightSite, check_finite
-from trueprune.observe.engine import DEFAULT_BATCH_TOKENS, BlockStream
+from trueprune.observe.engine import BlockStream
 from trueprune.plans.plan import BlockPlan, Pattern, Plan
 from trueprune.texts.tokens import TokenBatch
 
@@ -49,7 +49,7 @@ def apply_plan(
     tokens: TokenBatch | None,
     *,
     options: EditOptions | None = None,
-    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    batch_tokens: int | None = None,
 ) -> None:
     """Prune a model in place.
 

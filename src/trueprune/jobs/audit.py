@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from trueprune.edits.prune import measured_sparsity
 from trueprune.jobs.common import LoadOptions, as_loaded
 from trueprune.models.load import LoadedModel
 from trueprune.models.save import read_record
+from trueprune.plans.plan import Plan
 from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings_of, write_report
 from trueprune.reports.plots import plot_curves
 
@@ -65,12 +67,14 @@ def audit_models(
     instruments: Sequence[str],
     measuring: AuditOptions,
     overwrite: bool = False,
+    plans: Mapping[str, Plan] | None = None,
 ) -> AuditReport:
     """`audit` of models that are made on demand, one in memory at a time; the first is the dense one.
 
     **Arguments:**
 
     - `models`: names, and functions that load or make the model.
+    - `plans`: written beside the report, by model; read after the models were made.
     - the rest as for `audit`.
     """
     check_instruments(instruments)
@@ -91,6 +95,9 @@ def audit_models(
     if output is not None:
         with whole_folder(Path(output), overwrite) as work:
             write_report(report, work)
+            for name, plan in (plans or {}).items():
+                data = json.dumps(plan.to_json(), indent=1, ensure_ascii=False)
+                (work / f"plan-{name.replace(' ', '-')}.json").write_text(data + "\n", encoding="utf-8")
             _plot(report, work)
     return report
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from trueprune.models.anatomy import Anatomy
 from trueprune.models.load import LoadedModel, load, quiet_transformers
 from trueprune.observe.dense import observe_outliers, observe_separation
-from trueprune.observe.engine import DEFAULT_BATCH_TOKENS
 from trueprune.plans.evidence import Evidence
 from trueprune.texts.collections import load_statements
 from trueprune.texts.selection import Selection, select
@@ -57,7 +56,7 @@ def gather_evidence(
     outlier_threshold: float,
     statements: str,
     selection: Selection,
-    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    batch_tokens: int | None = None,
 ) -> Evidence:
     """Observe on the dense model what an allocation needs, and nothing else.
 

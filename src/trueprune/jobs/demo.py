@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,13 +11,13 @@ from trueprune._support.folders import check_output
 from trueprune.audits.instruments import AuditOptions
 from trueprune.jobs.audit import DEFAULT_INSTRUMENTS, audit_models
 from trueprune.jobs.common import LoadOptions, as_loaded, gather_evidence
-from trueprune.jobs.prune import prune
+from trueprune.jobs.prune import PruneResult, prune
 from trueprune.models.anatomy import read_anatomy
 from trueprune.models.load import LoadedModel
-from trueprune.plans.evidence import AllocationOptions, Evidence
+from trueprune.plans.evidence import AllocationOptions
+from trueprune.plans.plan import Plan
 from trueprune.reports.audit import AuditReport
 from trueprune.texts.calibration import CalibrationOptions, calibration_tokens
-from trueprune.texts.tokens import TokenBatch
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "owl", "tplo")
 
@@ -66,46 +65,53 @@ def demo(
         statements=calibration.statements,
         selection=calibration.selection,
     )
-    plans: dict[str, object] = {}
-    models = _models(loaded, methods, sparsity, tokens, evidence, calibration, allocation, plans)
-    report = audit_models(models, output, instruments=DEFAULT_INSTRUMENTS, measuring=measuring, overwrite=overwrite)
-    if output is not None:
-        for method, plan in plans.items():
-            file = Path(output) / f"plan-{method}.json"
-            file.write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return report
+
+    def run(method: str) -> Callable[[LoadedModel], PruneResult]:
+        return lambda dense: prune(
+            dense,
+            method=method,
+            sparsity=sparsity,
+            calibration=calibration,
+            allocation=allocation,
+            tokens=tokens,
+            evidence=evidence,
+        )
+
+    plans: dict[str, Plan] = {}
+    return audit_models(
+        each_from_dense(loaded, {method: run(method) for method in methods}, plans),
+        output,
+        instruments=DEFAULT_INSTRUMENTS,
+        measuring=measuring,
+        overwrite=overwrite,
+        plans=plans,
+    )
 
 
-def _models(
-    loaded: LoadedModel,
-    methods: Sequence[str],
-    sparsity: float,
-    tokens: TokenBatch,
-    evidence: Evidence,
-    calibration: CalibrationOptions,
-    allocation: AllocationOptions,
-    plans: dict[str, object],
+def each_from_dense(
+    loaded: LoadedModel, runs: Mapping[str, Callable[[LoadedModel], PruneResult]], plans: dict[str, Plan]
 ) -> Iterator[tuple[str, Callable[[], LoadedModel]]]:
-    """The dense model, then the same model pruned by each method from the dense weights."""
-    yield loaded.source, lambda: loaded
+    """The dense model, then the same model pruned in each way from the dense weights, one after the other.
+
+    **Arguments:**
+
+    - `loaded`: the dense model; pruned in place, again and again.
+    - `runs`: by name, a function that prunes it.
+    - `plans`: gets each plan when its model is made.
+
+    **Returns:** names, and functions that make the model.
+    """
     weights = [site.weight_OI for block in read_anatomy(loaded.model).blocks for site in block.sites]
     dense = [weight.clone() for weight in weights]
-    for method in methods:
+    yield loaded.source, lambda: loaded
+    for name, run in runs.items():
 
-        def pruned(method: str = method) -> LoadedModel:
+        def make(name: str = name, run: Callable[[LoadedModel], PruneResult] = run) -> LoadedModel:
             with torch.no_grad():
                 for weight, original in zip(weights, dense, strict=True):
                     weight.copy_(original)
-            result = prune(
-                loaded,
-                method=method,
-                sparsity=sparsity,
-                calibration=calibration,
-                allocation=allocation,
-                tokens=tokens,
-                evidence=evidence,
-            )
-            plans[method] = result.plan.to_json()
+            result = run(loaded)
+            plans[name] = result.plan
             return result.loaded
 
-        yield method, pruned
+        yield name, make

@@ -14,7 +14,6 @@ from trueprune._support.folders import check_output, whole_folder
 from trueprune.jobs.common import LoadOptions, as_loaded, gather_evidence
 from trueprune.models.anatomy import Anatomy, read_anatomy
 from trueprune.models.load import LoadedModel
-from trueprune.observe.engine import DEFAULT_BATCH_TOKENS
 from trueprune.plans.evidence import AllocationOptions, Evidence
 from trueprune.plans.make import check_sparsity, make_plan
 from trueprune.plans.registry import ALLOCATIONS
@@ -31,7 +30,7 @@ def scan(
     calibration: CalibrationOptions = CalibrationOptions(),
     allocation: AllocationOptions = AllocationOptions(),
     loading: LoadOptions = LoadOptions(),
-    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    batch_tokens: int | None = None,
     overwrite: bool = False,
 ) -> Mapping[str, Any]:
     """Profile a model: outliers, separation of true and false, and the density that each allocation would give.

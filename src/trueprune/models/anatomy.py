@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from trueprune._support.errors import ModelError
@@ -65,6 +66,11 @@ class Anatomy:
     embeddings: nn.Module
     final_norm: nn.Module | None
     head: nn.Module | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the embeddings."""
+        return next(self.embeddings.parameters()).device
 
     @property
     def weights(self) -> list[int]:

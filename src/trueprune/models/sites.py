@@ -127,7 +127,8 @@ def _adapter_modules(block: nn.Module) -> set[nn.Module]:
 
 
 def _clean(name: str) -> str:
-    return name.removesuffix(".base_layer")
+    # PEFT nests one wrapper for each expert parameter that it adapts.
+    return name.replace(".base_layer", "")
 
 
 def check_finite(site: WeightSite, where: str) -> None:
@@ -136,7 +137,8 @@ def check_finite(site: WeightSite, where: str) -> None:
     **Raises:** `ModelError` that names the tensor.
     """
     if not torch.isfinite(site.weight_OI).all():
+        tensor = site.name if site.expert is not None else f"{site.name}.{site.parameter}"
         raise ModelError(
-            f"{where}.{site.name}.{site.parameter} holds NaN or infinite values",
+            f"{where}.{tensor} holds NaN or infinite values",
             "The checkpoint is damaged or was saved from a diverged run; get it again from its source",
         )

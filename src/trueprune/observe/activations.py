@@ -52,13 +52,13 @@ def last_token_activations(
 
     **Returns:** of shape `(N, L, D)`, float32, on the CPU, in the order of `encoded`.
     """
-    device = anatomy.embeddings.weight.device
+    device = anatomy.device
     result_NLD: Tensor | None = None
     for rows in track(_length_batches([len(ids) for ids in encoded], batch_tokens), description):
         ids_BT, mask_BT = pad_right([encoded[i] for i in rows])
         last_B = mask_BT.sum(1) - 1
-        mask = None if bool(mask_BT.all()) else mask_BT.to(device)  # type: ignore[arg-type]
-        acts_BLD = _forward(anatomy, ids_BT.to(device), mask, last_B)  # type: ignore[arg-type]
+        mask = None if bool(mask_BT.all()) else mask_BT.to(device)
+        acts_BLD = _forward(anatomy, ids_BT.to(device), mask, last_B)
         if result_NLD is None:
             result_NLD = torch.empty(len(encoded), *acts_BLD.shape[1:])
         result_NLD[rows] = acts_BLD

@@ -8,7 +8,7 @@ from torch import Tensor
 from trueprune.models.anatomy import Anatomy
 from trueprune.models.load import LoadedModel
 from trueprune.observe.activations import encode, last_token_activations
-from trueprune.observe.engine import DEFAULT_BATCH_TOKENS, BlockStream
+from trueprune.observe.engine import BlockStream
 from trueprune.observe.outliers import outlier_percentage
 from trueprune.observe.separation import separation_by_dataset
 from trueprune.observe.statistics import ColumnNorms
@@ -18,7 +18,7 @@ from trueprune.texts.tokens import TokenBatch
 
 @torch.no_grad()
 def observe_outliers(
-    anatomy: Anatomy, tokens: TokenBatch, threshold: float, *, batch_tokens: int = DEFAULT_BATCH_TOKENS
+    anatomy: Anatomy, tokens: TokenBatch, threshold: float, *, batch_tokens: int | None = None
 ) -> list[float]:
     """OWL's outlier percentage of every block, in one forward of the dense model.
 

@@ -89,7 +89,9 @@ def model_inputs(model: nn.Module, ids_BT: Tensor, mask_BT: Tensor | None) -> di
     if mask_BT is not None:
         inputs["attention_mask"] = mask_BT.long()
         padded_left = not bool(mask_BT[:, 0].all())
-        if padded_left and "position_ids" in inspect.signature(model.forward).parameters:
+        # PEFT's forward hands on keywords that its signature does not name.
+        unwrapped = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+        if padded_left and "position_ids" in inspect.signature(unwrapped.forward).parameters:  # type: ignore[union-attr]
             inputs["position_ids"] = (mask_BT.long().cumsum(1) - 1).clamp_min(0)
     return inputs
 
@@ -104,7 +106,7 @@ def _returns_tuple(anatomy: Anatomy) -> bool:
         stop_forward()
 
     handle = block.register_forward_hook(hook)
-    ids_BT = torch.zeros(1, 1, dtype=torch.long, device=anatomy.embeddings.weight.device)  # type: ignore[arg-type]
+    ids_BT = torch.zeros(1, 1, dtype=torch.long, device=anatomy.device)
     try:
         with stop_here():
             anatomy.model(input_ids=ids_BT, use_cache=False)

@@ -30,13 +30,15 @@ def separation_ratio(acts_NLD: Float[Tensor, "N L D"], labels_N: Int[Tensor, " N
 
     **Raises:** `AuditError` when a class has fewer than two statements, or no variance inside the classes.
     """
-    true_NLD, false_NLD = acts_NLD[labels_N == 1].float(), acts_NLD[labels_N == 0].float()
+    # Relative to one statement: means of equal activations are then equal to the last bit.
+    acts_NLD = acts_NLD.float() - acts_NLD[:1].float()
+    true_NLD, false_NLD = acts_NLD[labels_N == 1], acts_NLD[labels_N == 0]
     if len(true_NLD) < 2 or len(false_NLD) < 2:
         raise AuditError(
             f"separation needs two true and two false statements, got {len(true_NLD)} and {len(false_NLD)}",
             "Give statements of both labels",
         )
-    mean_LD = acts_NLD.float().mean(0)
+    mean_LD = acts_NLD.mean(0)
     between_L = ((false_NLD.mean(0) - mean_LD).square() + (true_NLD.mean(0) - mean_LD).square()).mean(-1) / 2
     within_L = (false_NLD.var(0).mean(-1) + true_NLD.var(0).mean(-1)) / 2
     if bool(((within_L == 0) & (between_L > 0)).any()):

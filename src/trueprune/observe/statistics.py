@@ -14,9 +14,10 @@ from torch import Tensor
 
 @runtime_checkable
 class Statistic(Protocol):
-    """A sum over tokens: `add` takes tokens, `merge` takes another worker's sum."""
+    """A sum over tokens: `add` takes tokens, `merge` takes another worker's sum.
 
-    tokens: int
+    Methods only, so that a class can be checked against it.
+    """
 
     def __init__(self, width: int, device: torch.device): ...
 
@@ -72,3 +73,45 @@ class Gram:
         """Add what another instance has seen."""
         self.gram_CC += other.gram_CC.to(self.gram_CC.device)
         self.tokens += other.tokens
+
+
+class ActivationMoments:
+    """Mean, variance and sparsity of each input column: what layer scores such as AVSS (arXiv 2411.02117) are made of.
+
+    Summed in float64. `near_zero_C` counts `|x| < threshold`.
+    """
+
+    threshold = 1e-5
+
+    def __init__(self, width: int, device: torch.device):
+        self.sum_C = torch.zeros(width, dtype=torch.float64, device=device)
+        self.square_sum_C = torch.zeros_like(self.sum_C)
+        self.near_zero_C = torch.zeros(width, dtype=torch.int64, device=device)
+        self.tokens = 0
+
+    def add(self, x_NC: Float[Tensor, "N C"]) -> None:
+        """Add tokens, of shape `(N, C)`."""
+        x_NC = x_NC.double()
+        self.sum_C += x_NC.sum(0)
+        self.square_sum_C += x_NC.square().sum(0)
+        self.near_zero_C += (x_NC.abs() < self.threshold).sum(0)
+        self.tokens += x_NC.shape[0]
+
+    def merge(self, other: ActivationMoments) -> None:
+        """Add what another instance has seen."""
+        device = self.sum_C.device
+        self.sum_C += other.sum_C.to(device)
+        self.square_sum_C += other.square_sum_C.to(device)
+        self.near_zero_C += other.near_zero_C.to(device)
+        self.tokens += other.tokens
+
+    @property
+    def variance_C(self) -> Float[Tensor, " C"]:
+        """Biased variance of each column over tokens."""
+        mean_C = self.sum_C / self.tokens
+        return (self.square_sum_C / self.tokens - mean_C.square()).clamp_min(0)
+
+    @property
+    def sparsity_C(self) -> Float[Tensor, " C"]:
+        """Share of tokens at which each column is near zero."""
+        return self.near_zero_C / self.tokens

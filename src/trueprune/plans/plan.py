@@ -118,22 +118,21 @@ class Plan:
             )
             pattern = Pattern.parse(str(data.get("pattern", "unstructured")))
             mean = sum(block.sparsity for block in blocks) / max(len(blocks), 1)
-            sparsity = float(data.get("sparsity", mean))
+            return cls(
+                method=str(data.get("method", "file")),
+                sparsity=float(data.get("sparsity", mean)),
+                blocks=blocks,
+                pattern=pattern,
+                score=str(data.get("score", "")),
+                options=dict(data.get("options") or {}),
+                evidence=dict(data.get("evidence") or {}),
+                notes=tuple(data.get("notes") or ()),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(
                 f"the plan cannot be read ({type(error).__name__}: {error})",
                 'Write {"blocks": [0.5, {"sparsity": 0.4, "matrices": {"mlp.down_proj": 0.3}}, ...]}',
             ) from error
-        return cls(
-            method=str(data.get("method", "file")),
-            sparsity=sparsity,
-            blocks=blocks,
-            pattern=pattern,
-            score=str(data.get("score", "")),
-            options=dict(data.get("options") or {}),
-            evidence=dict(data.get("evidence") or {}),
-            notes=tuple(data.get("notes") or ()),
-        )
 
 
 def read_plan(path: str | Path) -> Plan:

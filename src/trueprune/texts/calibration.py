@@ -117,8 +117,10 @@ def _shares(options: CalibrationOptions) -> tuple[list[str], list[int]]:
         except ValueError:
             weights.append(1.0)
             names.append(source)
-    if min(weights) <= 0:
-        raise TextError(f"a calibration weight in {' '.join(options.sources)} is not positive", "Use e.g. c4=3")
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise TextError(
+            f"a calibration weight in {' '.join(options.sources)} is not a positive number", "Use e.g. c4=3"
+        )
     exact = [options.nsamples * weight / sum(weights) for weight in weights]
     counts = [int(value) for value in exact]
     by_fraction = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
@@ -133,7 +135,7 @@ def _shares(options: CalibrationOptions) -> tuple[list[str], list[int]]:
 
 def _ids(loaded: LoadedModel, text: str) -> list[int]:
     tokenizer: Any = loaded.tokenizer
-    return list(tokenizer(text)["input_ids"])
+    return list(tokenizer(text, verbose=False)["input_ids"])
 
 
 def _concat(

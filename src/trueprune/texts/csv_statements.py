@@ -25,8 +25,8 @@ def read_statement_folder(folder: Path) -> StatementSet:
         files.append(scenarios)
     if not files:
         raise TextError(f"{folder} holds no CSV file", "Give a folder of statement files")
-    rows = [row for file in files for row in read_statement_file(file)]
-    return StatementSet(_tie_compounds(rows), folder.name)
+    rows = [row for file in files for row in _read(file)]
+    return StatementSet(_tie_compounds(_tie_repeats(rows)), folder.name)
 
 
 def read_statement_file(file: Path) -> StatementSet:
@@ -38,10 +38,14 @@ def read_statement_file(file: Path) -> StatementSet:
 
     **Raises:** `TextError` that names a missing column or a label that is neither 0 nor 1.
     """
+    return StatementSet(_tie_repeats(_read(file)), file.stem)
+
+
+def _read(file: Path) -> list[Statement]:
     rows = read_csv(file, required=("label",))
     if rows and "text" not in rows[0] and "statement" not in rows[0]:
         raise TextError(f"{file} has neither a column 'text' nor 'statement'", "Rename the column of the sentences")
-    rows = [row for row in rows if row["label"].strip()]
+    rows = [row for row in rows if (row["label"] or "").strip()]
     topic, polarity, language = _from_name(file)
     texts = [(row.get("text") or row.get("statement") or "").strip() for row in rows]
     subjects = _subjects(file, rows, texts, polarity)
@@ -58,7 +62,25 @@ def read_statement_file(file: Path) -> StatementSet:
         group = row.get("group") or f"{row_topic}:{subject}"
         label = _label(row["label"], file, index)
         statements.append(Statement(text, label, row_topic, row_polarity, row.get("language") or language, group))
-    return StatementSet(statements, file.stem)
+    return statements
+
+
+def _tie_repeats(rows: list[Statement]) -> list[Statement]:
+    """Give sentences that occur several times one group, and with them all that was in their groups."""
+    merged: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while group in merged:
+            group = merged[group]
+        return group
+
+    first: dict[str, str] = {}
+    for row in rows:
+        if "|" not in row.group:
+            one, other = root(row.group), root(first.setdefault(row.text.lower(), row.group))
+            if one != other:
+                merged[one] = other
+    return [replace(row, group="|".join(dict.fromkeys(map(root, row.group.split("|"))))) for row in rows]
 
 
 def _tie_compounds(rows: list[Statement]) -> list[Statement]:

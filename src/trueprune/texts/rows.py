@@ -74,13 +74,22 @@ def read_jsonl(file: Path) -> Iterator[dict[str, Any]]:
 
     **Raises:** `TextError` that names the line.
     """
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise TextError(f"{file}, line {number} is not JSON ({error})", "Mend the line") from error
+    for number, line in enumerate(_read_text(file).split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise TextError(f"{file}, line {number} is not JSON ({error})", "Mend the line") from error
+            if not isinstance(row, dict):
+                raise TextError(f"{file}, line {number} is no JSON object", 'Write {"text": ...} on each line')
+            yield row
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TextError(f"{file} is not UTF-8 text ({error})", "Save it as UTF-8") from error
 
 
 def read_csv(file: Path, required: tuple[str, ...] = ()) -> list[dict[str, str]]:
@@ -90,7 +99,7 @@ def read_csv(file: Path, required: tuple[str, ...] = ()) -> list[dict[str, str]]
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
+            reader = csv.DictReader(handle, restkey="")
             columns = reader.fieldnames or []
             if missing := [name for name in required if name not in columns]:
                 raise TextError(
@@ -115,7 +124,7 @@ def read_documents(path: Path, column: str = "text") -> list[str]:
     if not path.is_file():
         raise TextError(f"no text file at {path}", "Check the path")
     if path.suffix == ".txt":
-        entries = path.read_text(encoding="utf-8").split("\n\n")
+        entries = _read_text(path).split("\n\n")
         documents = [" ".join(line.strip() for line in entry.splitlines() if line.strip()) for entry in entries]
     elif path.suffix in (".jsonl", ".parquet", ".csv"):
         documents = [str(row[column]) for row in _with_column(_tabular(path), path, column)]
