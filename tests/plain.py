@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-STACKS = {"gpt2": "transformer.h", "falcon": "transformer.h", "gpt_neox": "gpt_neox.layers", "opt": "model.decoder.layers"}
+STACKS = {
+    "gpt2": "transformer.h",
+    "falcon": "transformer.h",
+    "gpt_neox": "gpt_neox.layers",
+    "opt": "model.decoder.layers",
+}
 NORMS = {
     "gpt2": "transformer.ln_f",
     "falcon": "transformer.ln_f",
@@ -34,7 +39,9 @@ def token_rows(rows: int = 4, length: int = 24, seed: int = 0) -> Tensor:
 
 
 def experts_in(block: nn.Module) -> dict[str, nn.Module]:
-    return {name: module for name, module in block.named_modules() if hasattr(module, "gate_up_proj") and "expert" in name}
+    return {
+        name: module for name, module in block.named_modules() if hasattr(module, "gate_up_proj") and "expert" in name
+    }
 
 
 def matrices(block: nn.Module) -> dict[str, Tensor]:

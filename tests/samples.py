@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-TOWNS = [f"{first}{last}" for first in ("Bar", "Kel", "Mon", "Tor", "Ves") for last in ("dal", "ham", "sk", "ton", "um")]
+TOWNS = [
+    f"{first}{last}" for first in ("Bar", "Kel", "Mon", "Tor", "Ves") for last in ("dal", "ham", "sk", "ton", "um")
+]
 
 
 def write_statements(file: Path) -> Path:
@@ -23,6 +25,8 @@ def write_statements(file: Path) -> Path:
 
 def write_corpus(file: Path, entries: int = 20) -> Path:
     """A .txt corpus of about 50 tokens an entry for the tests' tokenizer."""
-    text = "\n\n".join(f"Note {n}: the river rises in spring, and the {TOWNS[n % 25]} bridge closes." for n in range(entries))
+    text = "\n\n".join(
+        f"Note {n}: the river rises in spring, and the {TOWNS[n % 25]} bridge closes." for n in range(entries)
+    )
     file.write_text(text, encoding="utf-8")
     return file

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
 from samples import write_corpus, write_statements
+
 from trueprune.cli.main import run
 
 PROGRAM = Path(sys.executable).parent / "trueprune"
@@ -102,7 +102,14 @@ def test_prune_on_several_sources_by_a_plan_over_an_old_output(tiny_folder, tmp_
 
 def test_the_papers_spellings(tiny_folder, tmp_path, files, small):
     flags = ["--prune_method", "owl_option2", "--Lamda", "0.07", "--Hyper_m", "4", "--sparsity_ratio", "0.5"]
-    flags += ["--sparsity_type", "2:4", "--use_variant", "--calibration_datasets", "embedded", str(files / "corpus.txt")]
+    flags += [
+        "--sparsity_type",
+        "2:4",
+        "--use_variant",
+        "--calibration_datasets",
+        "embedded",
+        str(files / "corpus.txt"),
+    ]
     flags += ["--scaling_factor", "0.05", "--input_format", "concat", "--padding_side", "left"]
     out = tmp_path / "out"
     assert run(["prune", str(tiny_folder), "--save_model", str(out), *flags, *small]) == 0
@@ -147,9 +154,11 @@ def test_audit(tiny_folder, tmp_path, files, capsys):
 
 FLAGS = {
     "prune": "--output -o --method --score --sparsity --pattern --plan --calibration --nsamples --seqlen --seed --lam "
-    "--outlier-threshold --pivot --nm-levels --variant --dtype --device --overwrite --prune_method --calibration_datasets",
+    "--outlier-threshold --pivot --nm-levels --variant --dtype --device --overwrite "
+    "--prune_method --calibration_datasets",
     "scan": "--output -o --sparsity --calibration --nsamples --seqlen --scale --overwrite",
-    "audit": "--output -o --instruments --perplexity-text --window --statements --probes --protocols --layer --overwrite",
+    "audit": "--output -o --instruments --perplexity-text --window --statements --probes --protocols --layer "
+    "--overwrite",
     "demo": "--output -o --model --methods --sparsity --calibration",
 }
 
@@ -212,7 +221,10 @@ BAD_FLAGS = {
     "sparsity of one": (["--sparsity", "1.0"], ["sparsity 1.0", "[0, 1)", "such as 0.5"]),
     "negative sparsity": (["--sparsity", "-0.1"], ["sparsity -0.1", "[0, 1)"]),
     "sparsity in words": (["--sparsity", "half"], ["--sparsity", "half"]),
-    "sparsity against the pattern": (["--sparsity", "0.6", "--pattern", "2:4"], ["contradicts", "Leave --sparsity out"]),
+    "sparsity against the pattern": (
+        ["--sparsity", "0.6", "--pattern", "2:4"],
+        ["contradicts", "Leave --sparsity out"],
+    ),
     "pattern that does not divide": (["--pattern", "3:7"], ["3:7", "q_proj"]),
     "unknown pattern": (["--pattern", "4:2"], ["unknown pattern '4:2'", "e.g. 2:4"]),
     "unknown method": (["--method", "owl3"], ["unknown method 'owl3'", "tplo"]),
@@ -227,7 +239,10 @@ BAD_FLAGS = {
     "weights that are no weights": (["--calibration", "embedded=nan"], ["embedded=nan", "c4=3"]),
     "pivot that is no block": (["--pivot", "3", "--seqlen", "32"], ["pivot 3 is no block of 3", "Use 0 to 2"]),
     "missing plan": (["--plan", "none.json"], ["no plan file at none.json", "Check the path"]),
-    "missing statements": (["--method", "swl", "--statements", "none.csv"], ["no statements at 'none.csv'", "embedded"]),
+    "missing statements": (
+        ["--method", "swl", "--statements", "none.csv"],
+        ["no statements at 'none.csv'", "embedded"],
+    ),
     "unreachable hub rows": (["--calibration", "c4"], ["allenai/c4", "TRUEPRUNE_DATA"]),
 }
 

@@ -288,6 +288,20 @@ def test_an_error_in_the_middle_leaves_no_hooks(tiny):
     assert stream.observe(anatomy.blocks[0], ColumnNorms)["mlp.down_proj"].tokens == 96
 
 
+@torch.no_grad()
+def block_outputs(model: nn.Module, blocks: list[nn.Module], ids: list[int]) -> list[torch.Tensor]:
+    outputs = []
+
+    def keep(_module, _args, out):
+        outputs.append(out[0] if isinstance(out, tuple) else out)
+
+    hooks = [block.register_forward_hook(keep) for block in blocks]
+    model(torch.tensor([ids]), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 40, 1024])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_last_token_activations_are_those_of_one_text_at_a_time(name, batch_tokens):
@@ -298,15 +312,7 @@ def test_last_token_activations_are_those_of_one_text_at_a_time(name, batch_toke
     assert found_NLD.dtype == torch.float32
     blocks = stack_of(model, name)
     for row, ids in enumerate(encoded):
-        outputs = []
-        hooks = [
-            block.register_forward_hook(lambda _m, _a, out: outputs.append(out[0] if isinstance(out, tuple) else out))
-            for block in blocks
-        ]
-        with torch.no_grad():
-            model(torch.tensor([ids]), use_cache=False)
-        for hook in hooks:
-            hook.remove()
+        outputs = block_outputs(model, blocks, ids)
         expected_LD = torch.stack([out[0, -1] for out in outputs])
         torch.testing.assert_close(found_NLD[row], expected_LD, rtol=1e-4, atol=1e-4)
 

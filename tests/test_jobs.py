@@ -8,9 +8,9 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from samples import write_corpus, write_statements
 
 import trueprune
-from samples import write_corpus, write_statements
 from trueprune._support.errors import AuditError, OutputError, PlanError
 from trueprune.audits import AuditOptions
 from trueprune.audits import subject as audited_subject
@@ -37,7 +37,9 @@ def calibration(statements):
 @pytest.fixture
 def measuring(statements, tmp_path):
     text = write_corpus(tmp_path / "text.txt", 6)
-    return AuditOptions(text=str(text), window=32, statements=statements, repeats=1, resamples=50, probes=("mass-mean",))
+    return AuditOptions(
+        text=str(text), window=32, statements=statements, repeats=1, resamples=50, probes=("mass-mean",)
+    )
 
 
 def zeros_by_row(model):
@@ -92,7 +94,13 @@ def test_structured_patterns_hold_in_every_group(tiny, calibration):
 def test_the_record_tells_how_it_was_made(tiny_folder, tmp_path, calibration):
     out = tmp_path / "out"
     result = prune(
-        tiny_folder, out, method="tplo", score="sparsegpt", calibration=calibration, allocation=SPREAD, command="by hand"
+        tiny_folder,
+        out,
+        method="tplo",
+        score="sparsegpt",
+        calibration=calibration,
+        allocation=SPREAD,
+        command="by hand",
     )
     record = json.loads((out / "trueprune.json").read_text())
     assert record == json.loads(json.dumps(result.record))
@@ -294,7 +302,9 @@ def test_other_weights_are_not_found_in_the_cache(tiny_folder, tmp_path, measuri
 
 
 def test_unknown_instruments_are_refused(tiny_folder):
-    with pytest.raises(AuditError, match=r"unknown instrument 'speed'. Use one of perplexity, lie-detection, separation"):
+    with pytest.raises(
+        AuditError, match=r"unknown instrument 'speed'. Use one of perplexity, lie-detection, separation"
+    ):
         audit(tiny_folder, instruments=("speed",))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from samples import write_corpus
+
 from trueprune._support.errors import AuditError, ModelError
 from trueprune.audits import measure_perplexity
 from trueprune.audits.instruments import perplexity_text

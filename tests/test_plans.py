@@ -283,7 +283,14 @@ def test_nm_of_owl_by_hand():
     plan = make_plan("owl", plain(), 0.5, pattern=Pattern(2, 4))
     assert [block.sparsity for block in plan.blocks] == [0.25, 0.5, 0.75, 0.5]
     (note,) = plan.notes
-    for words in ("owl with 2:4", "1 blocks 1:4", "2 blocks 2:4", "1 blocks 3:4", "mean sparsity 0.5000", "--nm-levels 0"):
+    for words in (
+        "owl with 2:4",
+        "1 blocks 1:4",
+        "2 blocks 2:4",
+        "1 blocks 3:4",
+        "mean sparsity 0.5000",
+        "--nm-levels 0",
+    ):
         assert words in note
 
 

@@ -117,7 +117,7 @@ def test_labels_of_compounds_follow_from_their_parts(polarity):
         prefix = f"it is the case {words[0]} that "
         text = row.text.lower().rstrip(".")
         assert text.startswith(prefix)
-        splits = [m for m in re.finditer(f" {words[1]} that ", text)]
+        splits = list(re.finditer(f" {words[1]} that ", text))
         found = [
             (label_of[a], label_of[b])
             for m in splits
@@ -273,7 +273,13 @@ def test_free_sentences_share_their_group_by_row(tmp_path):
 def test_a_sentence_that_repeats_is_one_fact(tmp_path):
     """Else the side that chooses and the side that audits could hold the same sentence."""
     plain = ["Snow melts.", "Dogs lay eggs.", "Bees make honey.", "Glass burns.", "snow melts."]
-    negated = ["Snow does not melt.", "No dog lays eggs.", "No bee makes honey.", "Glass never burns.", "No snow melts."]
+    negated = [
+        "Snow does not melt.",
+        "No dog lays eggs.",
+        "No bee makes honey.",
+        "Glass never burns.",
+        "No snow melts.",
+    ]
     for name, texts in (("facts.csv", plain), ("neg_facts.csv", negated)):
         write(tmp_path, name, "statement,label\n" + "".join(f"{text},1\n" for text in texts))
     groups = {row.text: row.group for row in read_statement_folder(tmp_path)}
@@ -333,7 +339,7 @@ def test_missing_statements_are_named(tmp_path):
 
 def test_a_wrong_data_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("TRUEPRUNE_DATA", str(tmp_path / "gone"))
-    with pytest.raises(TextError, match="TRUEPRUNE_DATA is .*gone"):
+    with pytest.raises(TextError, match=r"TRUEPRUNE_DATA is .*gone"):
         load_statements("truth-is-universal")
 
 

@@ -11,8 +11,8 @@ import types
 
 import pytest
 import torch
-
 from samples import write_corpus, write_statements
+
 from trueprune._support.errors import ModelError, TextError
 from trueprune.models.load import LoadedModel
 from trueprune.texts import CalibrationOptions, calibration_tokens, enrich, load_statements, select

@@ -84,11 +84,13 @@ def _swap(work: Path, path: Path) -> None:
         work.rename(path)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-    path.rename(aside / "old")
     try:
+        path.rename(aside / "old")
         work.rename(path)
-    except OSError:
-        (aside / "old").rename(path)
+    except BaseException:
+        # Also when interrupted: the old folder must not go before the new one stands.
+        if not path.exists():
+            (aside / "old").rename(path)
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)

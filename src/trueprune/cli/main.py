@@ -17,6 +17,8 @@ app = App(
     help="Prune the weights, not the truth: prune causal language models and measure what it does to lie detection.",
     help_format="markdown",
     version_flags=["--version"],
+    # We say what an interrupt left behind; cyclopts would end without a word.
+    suppress_keyboard_interrupt=False,
 )
 # Named by path, so that `--help` and `--version` do not wait for torch.
 app.command("trueprune.cli.prune:command", name="prune", help="Prune a model and save it.")
