@@ -42,17 +42,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(RUNS))
     parser.add_argument("--sparsity", type=float, default=0.5)
     parser.add_argument("--per-dataset", type=int, default=164)
+    parser.add_argument("--protocols", nargs="*", default=["grouped", "leave-one-topic-out"])
     parser.add_argument("--selection", default="leak-free", choices=("leak-free", "paper"))
     options = parser.parse_args()
     runs = {name: _run(name, options.sparsity, options.selection) for name in options.only or RUNS}
     loaded = load("demo")
     measuring = AuditOptions(
         text="wikitext2",
-        max_tokens=32768,
+        max_tokens=16384,
         statements=TIU,
         selection=options.selection,
         per_dataset=options.per_dataset,
-        probes=("logistic", "mass-mean", "ttpd"),
+        protocols=tuple(options.protocols),
     )
     with show_progress():
         plans: dict[str, Plan] = {}
@@ -94,10 +95,12 @@ COLUMNS = {
 
 def markdown(report: Any) -> str:
     """Models by the columns that the docs show: value, and the interval of the paired change."""
-    lines = ["| model | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
+    measured = {row.metric for row in report.rows}
+    columns = {title: metric for title, metric in COLUMNS.items() if metric in measured}
+    lines = ["| model | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for model in report.models:
         cells = []
-        for metric in COLUMNS.values():
+        for metric in columns.values():
             found, change = report.value(model.name, metric), report.change(model.name, metric)
             digits = 1 if metric == "perplexity" else 3
             interval = (

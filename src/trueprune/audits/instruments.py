@@ -15,7 +15,7 @@ from trueprune.audits.lie_detection import PROTOCOLS, measure_lie_detection
 from trueprune.audits.measurement import Measurement
 from trueprune.audits.perplexity import measure_perplexity
 from trueprune.audits.probes import ProbeOptions
-from trueprune.audits.separation import measure_separation, separation_curve
+from trueprune.audits.separation import is_probing, measure_separation, separation_curve
 from trueprune.audits.subject import Subject
 from trueprune.texts.collections import load_statements
 from trueprune.texts.rows import embedded_file, hub_rows, read_documents
@@ -85,6 +85,9 @@ class AuditContext:
     def statements(self) -> StatementSet:
         """The audited statements."""
         chosen = select(load_statements(self.options.statements), "audit", self.options.selection)
+        if "transfer" not in self.options.protocols:
+            # The rest is only there to be transferred to: no need to run it through the models.
+            chosen = chosen.where(is_probing)
         return limit_datasets(chosen, self.options.per_dataset)
 
     @cached_property

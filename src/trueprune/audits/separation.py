@@ -15,7 +15,7 @@ from trueprune._support.errors import AuditError
 from trueprune.audits.lie_detection import statement_ids
 from trueprune.audits.measurement import Measurement
 from trueprune.observe.separation import separation_by_dataset
-from trueprune.texts.statements import StatementSet
+from trueprune.texts.statements import Statement, StatementSet
 
 INSTRUMENT = "separation"
 
@@ -25,10 +25,14 @@ def separation_curve(statements: StatementSet, acts_NLD: Tensor) -> Tensor:
     return torch.stack(list(separation_by_dataset(acts_NLD, probing_rows(statements, acts_NLD)[0]).values())).mean(0)
 
 
+def is_probing(row: Statement) -> bool:
+    """Whether a statement is of the kind that probes are trained on: English, affirmative or negated."""
+    return row.language == "en" and row.polarity in ("affirmative", "negated")
+
+
 def probing_rows(statements: StatementSet, acts_NLD: Tensor) -> tuple[StatementSet, Tensor]:
     """The English affirmative and negated statements and their activations."""
-    keep = (statements.languages == "en") & np.isin(statements.polarities, ["affirmative", "negated"])
-    rows = np.flatnonzero(keep)
+    rows = np.array([index for index, row in enumerate(statements) if is_probing(row)], dtype=np.int64)
     if not len(rows):
         raise AuditError(f"{statements.name} holds no English affirmative or negated statement", "Give some")
     return statements.take(rows), acts_NLD[torch.from_numpy(rows)]
