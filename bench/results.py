@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,12 @@ def _run(name: str, sparsity: float, selection: str) -> Callable[[LoadedModel], 
         statements=TIU,
         selection=selection,  # type: ignore[arg-type]
     )
-    return lambda dense: prune(dense, sparsity=sparsity, calibration=calibration, **options)
+
+    def run(dense: LoadedModel) -> PruneResult:
+        print(f"pruning: {name}", file=sys.stderr, flush=True)
+        return prune(dense, sparsity=sparsity, calibration=calibration, **options)
+
+    return run
 
 
 COLUMNS = {

@@ -183,8 +183,8 @@ class _Collector(Generic[S]):
 def _micro_batches(tokens: TokenBatch, batch_tokens: int, one_length: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Cut sequences into micro-batches; padded rows are sorted by length, and padding common to all is cut off.
 
-    With stacked experts (`one_length`) a micro-batch holds rows of one length only: inside an expert nothing tells a
-    padding token from a real one.
+    With stacked experts (`one_length`) a micro-batch holds rows of one length only, padded on one side: inside an
+    expert nothing tells a padding token from a real one.
     """
     ids_NT, mask_NT = tokens.ids_NT, tokens.mask_NT
     if mask_NT is None:
@@ -198,7 +198,7 @@ def _micro_batches(tokens: TokenBatch, batch_tokens: int, one_length: bool) -> I
         # Fill from the shortest: the longest row of the batch decides its width.
         take = 1
         while take < len(order) and lengths[order[take]] * (take + 1) <= batch_tokens:
-            if one_length and lengths[order[take]] != lengths[order[0]]:
+            if one_length and not torch.equal(mask_NT[order[take]], mask_NT[order[0]]):
                 break
             take += 1
         chosen, order = order[:take], order[take:]
