@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from trueprune import CalibrationOptions, calibration_tokens, load, load_statements, prune, read_anatomy
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from trueprune import (
+    CalibrationOptions,
+    LoadedModel,
+    TokenBatch,
+    calibration_tokens,
+    load,
+    load_statements,
+    prune,
+)
 from trueprune.texts import select
 
 
@@ -17,11 +29,18 @@ def _status(name: str) -> int:
 def main() -> None:
     """Print one JSON line."""
     statements = select(load_statements(), "choose")
+    # Code that is loaded on first use is no part of a pruning run: use everything once, on a model of no size.
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
+    )
+    toy = LoadedModel(LlamaForCausalLM(config), None, "toy")
+    prune(toy, method="wanda", tokens=TokenBatch(torch.zeros(1, 8, dtype=torch.long)))
     before = _status("VmRSS")
     loaded = load("demo")
     tokens = calibration_tokens(loaded, CalibrationOptions(nsamples=16, seqlen=512))
     model = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
-    width = read_anatomy(loaded.model).embeddings.weight.shape[1]  # type: ignore[index,union-attr]
+    dense: Any = loaded.model
+    width = dense.config.hidden_size
     buffer = tokens.ids_NT.numel() * width * 4
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     prune(loaded, method="tplo", tokens=tokens)

@@ -96,11 +96,18 @@ def outliers(model: LlamaForCausalLM, ids_NT: Tensor, threshold: float) -> list[
 
 @torch.no_grad()
 def activations(model: LlamaForCausalLM, encoded: list[list[int]]) -> Tensor:
-    """Last-token activations, one statement a forward, of shape `(N, L, D)`."""
-    rows = []
+    """Last-token output of every block, one statement a forward, of shape `(N, L, D)`."""
+    rows, taken = [], []
+    handles = [
+        block.register_forward_hook(lambda _module, _args, output: taken.append(output[0, -1].clone()))
+        for block in model.model.layers
+    ]
     for ids in encoded:
-        hidden = model(torch.tensor([ids]), output_hidden_states=True, use_cache=False).hidden_states
-        rows.append(torch.stack([h[0, -1] for h in hidden[1:]]))
+        taken.clear()
+        model(torch.tensor([ids]), use_cache=False)
+        rows.append(torch.stack(taken))
+    for handle in handles:
+        handle.remove()
     return torch.stack(rows)
 
 
