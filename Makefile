@@ -22,7 +22,7 @@ $(VENV)/.dev: $(VENV)/.demo
 	touch $@
 
 demo: $(VENV)/.demo  ## prune a real model by five methods and see what each did
-	$(BIN)/trueprune demo -o runs/demo
+	$(BIN)/trueprune demo -o runs/demo --overwrite
 
 check: $(VENV)/.dev  ## lint, types, import contract
 	$(BIN)/ruff format --check src tests bench

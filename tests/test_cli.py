@@ -105,7 +105,6 @@ def test_the_papers_spellings(tiny_folder, tmp_path, files, small):
     flags += [
         "--sparsity_type",
         "2:4",
-        "--use_variant",
         "--calibration_datasets",
         "embedded",
         str(files / "corpus.txt"),
@@ -117,9 +116,15 @@ def test_the_papers_spellings(tiny_folder, tmp_path, files, small):
     assert (record["method"], record["plan"]["method"], record["plan"]["pattern"]) == ("tplo", "tplo", "2:4")
     options = record["plan"]["options"]
     assert (options["lam"], options["outlier_threshold"], options["scale"]) == (0.07, 4.0, 0.05)
-    assert record["edit"]["variant"] is True
     assert record["calibration"]["sources"] == ["embedded", str(files / "corpus.txt")]
     assert record["calibration"]["padding_side"] == "left"
+
+
+def test_the_papers_variant(tiny_folder, tmp_path, small):
+    out = tmp_path / "out"
+    assert run(["prune", str(tiny_folder), "-o", str(out), "--prune_method", "wanda", "--use_variant", *small]) == 0
+    assert record_of(out)["edit"]["variant"] is True
+    assert abs(record_of(out)["measured_sparsity"] - 0.5) < 0.02
 
 
 def test_scan(tiny_folder, tmp_path, small, capsys):
@@ -318,7 +323,8 @@ def test_an_output_that_exists(model, tmp_path, refused, command):
 
 
 def test_a_model_is_not_its_own_output(model, tmp_path, refused):
-    refused(["prune", model, "-o", model, "--method", "magnitude"], "exists and is not empty", out=None)
+    for out in (model, str(Path(model).parent)):
+        refused(["prune", model, "-o", out, "--method", "magnitude", "--overwrite"], "is or holds the input", out=None)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,15 +15,31 @@ from trueprune._support.errors import OutputError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def check_output(path: Path, overwrite: bool) -> None:
-    """Refuse an output that exists unless it may be overwritten; called before long work starts.
+def check_output(path: Path, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse an output that cannot or must not be made; called before long work starts.
+
+    **Arguments:**
+
+    - `path`: the folder to make.
+    - `overwrite`: whether a folder that exists may be replaced, with all that is in it.
+    - `inputs`: models that are read. The output must not be one of their folders or hold one, nor the home or working
+        folder: nobody means to replace these.
 
     **Raises:** `OutputError`.
     """
+    path = path.absolute()
+    read = [("input", Path(name)) for name in inputs]
+    for what, kept in (*read, ("working folder", Path.cwd()), ("home folder", Path.home())):
+        kept = kept.absolute()
+        if kept.exists() and (kept == path or path in kept.parents):
+            raise OutputError(f"the output {path} is or holds the {what} {kept}", "Choose another folder with -o")
     if path.is_file():
         raise OutputError(f"the output {path} is a file, not a folder", "Choose another folder with -o")
     if path.exists() and any(path.iterdir()) and not overwrite:
         raise OutputError(f"the output folder {path} exists and is not empty", "Choose another, or pass --overwrite")
+    parent = next(folder for folder in path.parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"nothing can be written in {parent}", "Choose another folder with -o")
 
 
 @contextmanager
@@ -42,7 +58,12 @@ def whole_folder(path: Path, overwrite: bool = False, need_bytes: int = 0) -> It
     """
     path = path.absolute()
     check_output(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {path.parent} ({error.strerror})", "Choose another with -o"
+        ) from error
     free = shutil.disk_usage(path.parent).free
     if free < need_bytes:
         raise OutputError(

@@ -15,7 +15,7 @@ from trueprune.audits.lie_detection import PROTOCOLS, measure_lie_detection
 from trueprune.audits.measurement import Measurement
 from trueprune.audits.perplexity import measure_perplexity
 from trueprune.audits.probes import ProbeOptions
-from trueprune.audits.separation import is_probing, measure_separation, separation_curve
+from trueprune.audits.separation import measure_separation, separation_curve
 from trueprune.audits.subject import Subject
 from trueprune.texts.collections import load_statements
 from trueprune.texts.rows import embedded_file, hub_rows, read_documents
@@ -59,7 +59,7 @@ class AuditOptions:
     per_dataset: int = 0
     probes: tuple[str, ...] = ("logistic", "mass-mean", "ttpd")
     protocols: tuple[str, ...] = PROTOCOLS
-    layer: str = "dense"
+    layer: str | int = "dense"
     repeats: int = 5
     penalty: float = ProbeOptions().penalty
     reference: bool = False
@@ -67,6 +67,12 @@ class AuditOptions:
     seed: int = 0
     resamples: int = 2000
     cache: bool = True
+
+    def __post_init__(self):
+        for name, least in (("resamples", 10), ("repeats", 1), ("seed", 0), ("per_dataset", 0), ("max_tokens", 0)):
+            if getattr(self, name) < least:
+                flag = "--" + name.replace("_", "-")
+                raise AuditError(f"{flag} {getattr(self, name)} is below {least}", f"Use {least} or more")
 
 
 class AuditContext:
@@ -87,7 +93,7 @@ class AuditContext:
         chosen = select(load_statements(self.options.statements), "audit", self.options.selection)
         if "transfer" not in self.options.protocols:
             # The rest is only there to be transferred to: no need to run it through the models.
-            chosen = chosen.where(is_probing)
+            chosen = chosen.where(lambda row: row.is_probing)
         return limit_datasets(chosen, self.options.per_dataset)
 
     @cached_property
@@ -142,7 +148,7 @@ def _lie_detection(subject: Subject, context: AuditContext) -> list[Measurement]
         own,
         probes=o.probes,
         protocols=o.protocols,
-        layer=_layer(o.layer),
+        layer=_layer(str(o.layer)),
         repeats=o.repeats,
         options=ProbeOptions(penalty=o.penalty, reference=o.reference, seed=o.seed),
         seed=o.seed,

@@ -18,12 +18,11 @@ from trueprune._support.errors import AuditError
 from trueprune.audits.measurement import Measurement
 from trueprune.audits.probes import DEFAULT_OPTIONS, Probe, ProbeData, ProbeOptions, check_probe, fit_probe
 from trueprune.audits.protocols import Split, grouped_splits, leave_one_topic_out, link_units, transfer_splits
-from trueprune.observe.separation import separation_ratio
+from trueprune.observe.separation import separation_by_dataset
 from trueprune.texts.statements import StatementSet
 
 INSTRUMENT = "lie-detection"
 PROTOCOLS = ("grouped", "leave-one-topic-out", "transfer")
-HEADLINES = ("grouped/logistic/retrained", "grouped/logistic/frozen", "leave-one-topic-out/logistic/retrained")
 
 
 def measure_lie_detection(
@@ -70,7 +69,8 @@ def measure_lie_detection(
     clustered by the first part of their group.
     """
     _check(statements, dense_NLD, pruned_NLD, probes, protocols, layer)
-    bench = _Bench(statements, dense_NLD, dense_NLD if pruned_NLD is None else pruned_NLD, layer, options)
+    audited_NLD = dense_NLD if pruned_NLD is None else pruned_NLD
+    bench = _Bench(statements, dense_NLD, audited_NLD, layer, options, _headlines(probes, protocols))
     tasks: list[tuple[str, list[Split], bool]] = []
     grouped = grouped_splits(statements, repeats, seed=seed, balance=balance) if _needs_groups(protocols, layer) else []
     if "grouped" in protocols:
@@ -108,6 +108,7 @@ class _Bench:
     audited_NLD: torch.Tensor
     layer: int | str
     options: ProbeOptions
+    headlines: frozenset[str]
     fits: dict[tuple, Probe] = field(default_factory=dict)
     layers: dict[bytes, int] = field(default_factory=dict)
 
@@ -179,7 +180,7 @@ class _Bench:
             item_ids=self.item_ids[keep].tolist(),
             values=values,
             clusters=self.clusters[keep].tolist(),
-            headline=metric in HEADLINES,
+            headline=metric in self.headlines,
             details=details,
         )
 
@@ -199,18 +200,8 @@ class _Bench:
         return self.fits[key]
 
     def _mean_separation(self, acts_NLD: torch.Tensor, train: np.ndarray) -> torch.Tensor:
-        ratios = []
-        for dataset in sorted(set(zip(self.topics[train], self.polarities[train], strict=True))):
-            rows = train[(self.topics[train] == dataset[0]) & (self.polarities[train] == dataset[1])]
-            labels = self.labels_N[rows]
-            if min(int(labels.sum()), int((1 - labels).sum())) >= 2:  # a variance within each class needs two
-                ratios.append(separation_ratio(acts_NLD[torch.from_numpy(rows)].cpu(), labels))
-        if not ratios:
-            raise AuditError(
-                f"no topic of {self.statements.name} has two true and two false training statements to choose a layer",
-                "Give more statements of both labels, or a layer number",
-            )
-        return torch.stack(ratios).mean(0)
+        by_dataset = separation_by_dataset(acts_NLD[torch.from_numpy(train)].cpu(), self.statements.take(train))
+        return torch.stack(list(by_dataset.values())).mean(0)
 
 
 def statement_ids(statements: StatementSet) -> list[str]:
@@ -233,6 +224,16 @@ def statement_ids(statements: StatementSet) -> list[str]:
     return ids
 
 
+def _headlines(probes: Sequence[str], protocols: Sequence[str]) -> frozenset[str]:
+    """What tables show: the first probe, retrained under every protocol, and frozen under the first."""
+    shown = [f"{protocol}/{probes[0]}/retrained" for protocol in protocols if protocol != "transfer"]
+    if "transfer" in protocols:
+        kinds = ("conjunction", "disjunction", "scenario") if len(protocols) == 1 else ()
+        shown += [f"transfer-{kind}/{probes[0]}/retrained" for kind in kinds]
+    frozen = protocols[0] if protocols[0] != "transfer" else "transfer-conjunction"
+    return frozenset([*shown, f"{frozen}/{probes[0]}/frozen"])
+
+
 def _needs_groups(protocols: Sequence[str], layer: int | str) -> bool:
     return "grouped" in protocols or layer == "sweep"
 
@@ -246,6 +247,8 @@ def _check(
     layer: int | str,
 ) -> None:
     name, n = statements.name, len(statements)
+    if not probes or not protocols:
+        raise AuditError("no probe or no protocol of lie detection is named", "Name e.g. logistic and grouped")
     for probe in probes:
         check_probe(probe)
     for protocol in protocols:
@@ -276,7 +279,7 @@ def _check(
         )
     if len(set(statements.labels.tolist())) < 2:
         raise AuditError(f"{name}: all {n} statements have one label", "Give both true and false statements")
-    plain = [i for i, s in enumerate(statements) if s.language == "en" and s.polarity in ("affirmative", "negated")]
+    plain = [i for i, s in enumerate(statements) if s.is_probing]
     if len(set(link_units(statements, np.array(plain, dtype=np.int64)).tolist())) < 2:
         raise AuditError(
             f"{name}: fewer than two groups among its {len(plain)} English affirmative and negated statements",

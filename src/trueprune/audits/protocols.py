@@ -184,8 +184,7 @@ def link_units(statements: StatementSet, rows: np.ndarray) -> np.ndarray:
 
 
 def _plain_rows(statements: StatementSet) -> np.ndarray:
-    plain = [s.language == "en" and s.polarity in ("affirmative", "negated") for s in statements]
-    return np.flatnonzero(plain)
+    return np.flatnonzero([row.is_probing for row in statements])
 
 
 def _members(units: np.ndarray, rows: np.ndarray) -> dict[int, list[int]]:

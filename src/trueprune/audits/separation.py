@@ -15,7 +15,7 @@ from trueprune._support.errors import AuditError
 from trueprune.audits.lie_detection import statement_ids
 from trueprune.audits.measurement import Measurement
 from trueprune.observe.separation import separation_by_dataset
-from trueprune.texts.statements import Statement, StatementSet
+from trueprune.texts.statements import StatementSet
 
 INSTRUMENT = "separation"
 
@@ -25,14 +25,9 @@ def separation_curve(statements: StatementSet, acts_NLD: Tensor) -> Tensor:
     return torch.stack(list(separation_by_dataset(acts_NLD, probing_rows(statements, acts_NLD)[0]).values())).mean(0)
 
 
-def is_probing(row: Statement) -> bool:
-    """Whether a statement is of the kind that probes are trained on: English, affirmative or negated."""
-    return row.language == "en" and row.polarity in ("affirmative", "negated")
-
-
 def probing_rows(statements: StatementSet, acts_NLD: Tensor) -> tuple[StatementSet, Tensor]:
     """The English affirmative and negated statements and their activations."""
-    rows = np.array([index for index, row in enumerate(statements) if is_probing(row)], dtype=np.int64)
+    rows = np.array([index for index, row in enumerate(statements) if row.is_probing], dtype=np.int64)
     if not len(rows):
         raise AuditError(f"{statements.name} holds no English affirmative or negated statement", "Give some")
     return statements.take(rows), acts_NLD[torch.from_numpy(rows)]
@@ -81,7 +76,9 @@ class SeparationMeasurement(Measurement):
         assert self.datasets_N is not None
         ratios = [self._ratio(counts_Rn, self.datasets_N == name) for name in sorted(set(self.datasets_N))]
         # A resample may leave a dataset without a class; it then says nothing about that dataset.
-        return np.nanmean(np.stack(ratios), axis=0)
+        ratios_SR = np.stack(ratios)
+        known_SR = np.isfinite(ratios_SR)
+        return np.where(known_SR, ratios_SR, 0).sum(0) / np.where(known_SR.any(0), known_SR.sum(0), np.nan)
 
     def _ratio(self, counts_Rn: np.ndarray, dataset: np.ndarray) -> np.ndarray:
         assert self.acts_ND is not None and self.labels_N is not None
@@ -97,7 +94,8 @@ class SeparationMeasurement(Measurement):
             square_R = counts @ (acts**2).sum(1) / safe_R
             spread_R = (square_R - (mean_RD**2).sum(1)) * safe_R / np.maximum(total_R - 1, 1)
             means.append(mean_RD)
-            variances.append(np.where(total_R > 1, spread_R, np.nan))
+            # One statement drawn many times has no variance, only rounding.
+            variances.append(np.where((counts > 0).sum(1) > 1, spread_R, np.nan))
             totals.append(total_R)
         both_R = np.maximum(totals[0] + totals[1], 1)
         overall_RD = (means[0] * totals[0][:, None] + means[1] * totals[1][:, None]) / both_R[:, None]

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from trueprune._support.environment import cache_folder, versions
+from trueprune._support.errors import AuditError
 from trueprune._support.hashing import hash_json, hash_model
 from trueprune.models.anatomy import Anatomy, read_anatomy
 from trueprune.models.load import LoadedModel
@@ -61,7 +63,13 @@ class Subject:
         Cached in a safetensors file named by the hash of the weights, the token ids and the library versions.
         """
         if self._activations is None or self._activations[0] is not statements:
-            self._activations = statements, self._read_or_compute(encode(self.loaded, statements.texts))
+            acts_NLD = self._read_or_compute(encode(self.loaded, statements.texts))
+            if not bool(torch.isfinite(acts_NLD).all()):
+                raise AuditError(
+                    f"activations of {self.name} on {statements.name} are not finite",
+                    "Run it with --dtype float32; if it still overflows, it was pruned beyond use",
+                )
+            self._activations = statements, acts_NLD
         return self._activations[1]
 
     def _read_or_compute(self, encoded: list[list[int]]) -> Tensor:
@@ -101,6 +109,8 @@ def _write(file: Path, acts_NLD: Tensor) -> None:
         save_file({"activations": acts_NLD.contiguous()}, partial)
         partial.rename(file)
     except (OSError, SafetensorError):
+        pass
+    finally:
         file.with_suffix(".partial").unlink(missing_ok=True)
 
 

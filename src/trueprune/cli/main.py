@@ -53,6 +53,8 @@ def run(arguments: Sequence[str]) -> int:
     except MemoryError:
         return _fail("out of memory. Lower --batch-tokens or --seqlen", EXIT_USER)
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            return _fail("out of memory. Lower --batch-tokens or --seqlen, or use --dtype bfloat16", EXIT_USER)
         if os.environ.get("TRUEPRUNE_DEBUG"):
             raise
         kind = type(error).__name__

@@ -64,7 +64,8 @@ def apply_plan(
     - `options`: constants of the edit.
     - `batch_tokens`: tokens that go through a block in one call.
 
-    **Raises:** `PlanError`, `ModelError`; the model is then unchanged.
+    **Raises:** `PlanError`, `ModelError`. The model is unchanged if the plan does not fit it; an error in the middle
+    (activations that overflow) leaves the blocks before it pruned.
     """
     rule = find_edit(score)
     options = options or EditOptions()

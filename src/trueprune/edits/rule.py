@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from trueprune._support.errors import PlanError
 from trueprune.observe.statistics import Statistic
 from trueprune.plans.plan import Pattern
 
@@ -34,6 +35,12 @@ class EditOptions:
     variant: bool = False
     block_size: int = 128
     damping: float = 0.01
+
+    def __post_init__(self):
+        if self.block_size < 1:
+            raise PlanError(f"--block-size {self.block_size} is no number of columns", "Use e.g. 128")
+        if not self.damping > 0:
+            raise PlanError(f"--damping {self.damping} is not positive", "Use e.g. 0.01")
 
 
 @dataclass(frozen=True)

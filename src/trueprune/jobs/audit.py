@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def audit(
     """
     check_instruments(instruments)
     if output is not None:
-        check_output(Path(output), overwrite)
+        check_output(Path(output), overwrite, [m for m in (dense, *pruned) if not isinstance(m, LoadedModel)])
     # Each model is loaded when its turn comes and let go before the next.
     named = [(name, _loader(model, loading)) for name, model in _names([dense, *pruned])]
     return audit_models(named, output, instruments=instruments, measuring=measuring, overwrite=overwrite)
@@ -113,12 +114,27 @@ def _measure(subject: Subject, context: AuditContext, instruments: Sequence[str]
     folder = Path(subject.loaded.source)
     if folder.is_dir() and (record := read_record(folder)):
         about["method"] = record.get("method")
-        about["selection"] = (record.get("calibration") or {}).get("selection")
+        _warn_of_leaks(subject.name, record, context.options)
     curves = {}
     if {"separation", "lie-detection"} & set(instruments):
         curve_L = separation_curve(context.statements, subject.activations(context.statements))
         curves["separation"] = curve_L.tolist()
     return AuditedModel(subject.name, measurements, about, curves)
+
+
+def _warn_of_leaks(name: str, record: Mapping[str, Any], options: AuditOptions) -> None:
+    """Say so when the audited statements may have chosen the model's sparsities or calibrated it."""
+    calibration = record.get("calibration") or {}
+    used_labels = (record.get("plan") or {}).get("method") in ("swl", "tplo")
+    used = used_labels or "statements" in (calibration.get("drawn") or {})
+    for key, ours in (("selection", options.selection), ("statements", options.statements)):
+        theirs = calibration.get(key, ours)
+        if used and theirs != ours:
+            warnings.warn(
+                f"{name} was pruned with --{key} {theirs} and is audited with --{key} {ours}: "
+                "statements that made it may test it. Audit with the same one",
+                stacklevel=2,
+            )
 
 
 def _loader(model: str | Path | LoadedModel, loading: LoadOptions) -> Callable[[], LoadedModel]:

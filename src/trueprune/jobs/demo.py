@@ -31,7 +31,7 @@ def demo(
     calibration: CalibrationOptions = CalibrationOptions(),
     allocation: AllocationOptions = AllocationOptions(),
     measuring: AuditOptions = AuditOptions(per_dataset=64, protocols=("grouped", "leave-one-topic-out")),
-    overwrite: bool = True,
+    overwrite: bool = False,
 ) -> AuditReport:
     """Prune SmolLM2-135M-Instruct by five methods and audit them all against the dense model.
 
@@ -52,7 +52,7 @@ def demo(
     **Returns:** an `AuditReport`.
     """
     if output is not None:
-        check_output(Path(output), overwrite)
+        check_output(Path(output), overwrite, [model])
     loaded = as_loaded(model, LoadOptions())
     anatomy = read_anatomy(loaded.model)
     tokens = calibration_tokens(loaded, calibration)

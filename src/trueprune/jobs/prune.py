@@ -89,7 +89,8 @@ def prune(
 
     **Returns:** a `PruneResult`.
 
-    **Raises:** `TruepruneError` (see its subclasses); nothing is then written, and a loaded model is unchanged.
+    **Raises:** `TruepruneError` (see its subclasses); nothing is then written. A loaded model is unchanged if the plan,
+    the options or the texts are refused, and partly pruned after a later error.
     """
     started = time.perf_counter()
     ready = _read_plan(plan)
@@ -105,11 +106,13 @@ def prune(
             )
         score = ready.score
     if ready is not None:
+        _refuse_contradiction(ready, sparsity, pattern)
         # The plan says how sparse each block gets, whatever the method's own rule would say.
         method = score if ready.method == "uniform" else ready.method
     find_edit(score)
+    _refuse_idle_options(score, ready.pattern if ready else shape, edit)
     if output is not None:
-        check_output(Path(output), overwrite)
+        check_output(Path(output), overwrite, [] if isinstance(model, LoadedModel) else [model])
     loaded = as_loaded(model, loading)
     anatomy = read_anatomy(loaded.model)
     check_plan(anatomy, ready or make_plan("uniform", Evidence(tuple(anatomy.weights)), target, pattern=shape))
@@ -165,6 +168,22 @@ def target_sparsity(sparsity: float | None, pattern: Pattern) -> float:
             f"--sparsity {sparsity} contradicts --pattern {pattern}, which zeroes {implied}", "Leave --sparsity out"
         )
     return sparsity
+
+
+def _refuse_idle_options(score: str, pattern: Pattern, edit: EditOptions) -> None:
+    """Refuse an option that this score and pattern would not look at."""
+    if edit.variant and (score == "sparsegpt" or pattern.structured):
+        raise PlanError(f"--variant has no meaning for {score} with {pattern}", "Use it with wanda, unstructured")
+    if edit.group and (score == "sparsegpt" or pattern.structured or edit.variant):
+        raise PlanError(f"--group has no meaning for {score} with {pattern}", "Leave it out")
+
+
+def _refuse_contradiction(plan: Plan, sparsity: float | None, pattern: str) -> None:
+    """A plan has a sparsity and a pattern of its own: other ones beside it would be ignored."""
+    if sparsity is not None and abs(sparsity - plan.sparsity) > 1e-9:
+        raise PlanError(f"--sparsity {sparsity} contradicts the plan, whose target is {plan.sparsity}", "Leave it out")
+    if pattern not in ("unstructured", str(plan.pattern)):
+        raise PlanError(f"--pattern {pattern} contradicts the plan, whose pattern is {plan.pattern}", "Leave it out")
 
 
 def _read_plan(plan: str | Path | Plan | None) -> Plan | None:

@@ -50,7 +50,7 @@ def scan(
     """
     check_sparsity(sparsity)
     if output is not None:
-        check_output(Path(output), overwrite)
+        check_output(Path(output), overwrite, [] if isinstance(model, LoadedModel) else [model])
     loaded = as_loaded(model, loading)
     anatomy = read_anatomy(loaded.model)
     tokens = calibration_tokens(loaded, calibration)

@@ -132,6 +132,8 @@ def _read_block(index: int, path: str, module: nn.Module) -> Block:
         if has_weights(child):
             (attention if _takes_attention_mask(child) else mlp).append((name, child))
     sites = tuple(sites_in(module))
+    if any(site.weight_OI.device.type == "meta" for site in sites):
+        raise ModelError(f"the weights of {path} are offloaded", "Use a --device-map that keeps every block in memory")
     if not sites:
         raise ModelError(f"block {path} ({type(module).__name__}) holds no prunable matrix", "Nothing can be pruned")
     return Block(index, path, module, _sublayer(attention), _sublayer(mlp), sites)

@@ -31,11 +31,13 @@ class LoadedModel:
     - `model`: the causal language model, in evaluation mode.
     - `tokenizer`: its tokenizer, or `None` when texts are given as token ids.
     - `source`: what was asked for, e.g. `"demo"` or a path.
+    - `trust_remote_code`: whether code in the checkpoint may run, also when a pruned copy of it is checked.
     """
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase | None
     source: str
+    trust_remote_code: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -73,6 +75,8 @@ def load(
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}", f"Use one of {', '.join(DTYPES)}")
+    if device is not None and device_map is not None:
+        raise ModelError("--device and --device-map were both given", "Use one of them")
     source = str(model)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if source == "demo":
@@ -80,6 +84,8 @@ def load(
 
         folder = demo_folder()
     elif gguf := _gguf_file(Path(source)):
+        if device_map is not None:
+            raise ModelError("a GGUF file cannot be loaded with --device-map", "Use --device, or convert it first")
         return _load_gguf(gguf, dtype, device, source)
     else:
         folder = Path(source)
@@ -88,13 +94,13 @@ def load(
         check_folder(folder)
     if device_map is not None:
         options["device_map"] = device_map
-    with _errors_named(source):
+    with errors_named(source):
         loaded, info = AUTO_MODEL.from_pretrained(location, dtype=DTYPES[dtype], output_loading_info=True, **options)
     _refuse_missing(info, source)
     tokenizer = _load_tokenizer(location, trust_remote_code)
-    if device is not None and device_map is None:
-        loaded.to(device)
-    return LoadedModel(loaded.eval(), tokenizer, source)
+    if device is not None:
+        _move(loaded, device)
+    return LoadedModel(loaded.eval(), tokenizer, source, trust_remote_code)
 
 
 def check_folder(folder: Path) -> None:
@@ -133,7 +139,7 @@ def _load_gguf(file: Path, dtype: str, device: str | None, source: str) -> Loade
     except ImportError as error:
         raise ModelError("reading GGUF needs the gguf package", "Install it: pip install 'trueprune[gguf]'") from error
     folder = str(file.parent)
-    with _errors_named(source):
+    with errors_named(source):
         model = AUTO_MODEL.from_pretrained(
             folder, gguf_file=file.name, dtype=torch_dtype, quantization_config=GgufConfig(dequantize=True)
         )
@@ -143,16 +149,31 @@ def _load_gguf(file: Path, dtype: str, device: str | None, source: str) -> Loade
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     if device is not None:
-        model.to(device)
+        _move(model, device)
     return LoadedModel(model.eval(), tokenizer, source)
+
+
+def _move(model: nn.Module, device: str) -> None:
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"cannot use --device {device} ({first[:200]})", "Use cpu, or e.g. cuda:0 where there is one"
+        ) from error
 
 
 def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
     try:
         return AutoTokenizer.from_pretrained(location, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError):
+    except Exception as error:
         # A model without a tokenizer can still be pruned on token ids; whoever needs text says so by name.
-        return None
+        folder = Path(location)
+        if folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
+            return None
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        problem = f"the tokenizer of {location} cannot be read ({first[:200]})"
+        raise ModelError(problem, "Restore its files, or install what it needs") from error
 
 
 def _refuse_missing(info: Any, source: str) -> None:
@@ -168,7 +189,8 @@ def _refuse_missing(info: Any, source: str) -> None:
 
 
 @contextlib.contextmanager
-def _errors_named(source: str) -> Iterator[None]:
+def errors_named(source: str) -> Iterator[None]:
+    """Turn what loading a checkpoint may raise into one `ModelError` that names it."""
     try:
         yield
     except (OSError, ValueError, SafetensorError, KeyError, RuntimeError) as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
 from trueprune._support.errors import ModelError
@@ -60,13 +61,21 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def expert_parameters(module: nn.Module) -> list[str]:
-    """Names of a module's own 3-D parameters: expert weights stacked over the first axis."""
+    """Names of a module's own 3-D parameters: expert weights stacked over the first axis. A convolution has none."""
+    if isinstance(module, _ConvNd):
+        return []
     return [name for name, parameter in module.named_parameters(recurse=False) if parameter.dim() == 3]
 
 
 def has_weights(module: nn.Module) -> bool:
     """Whether a module or anything in it owns a prunable matrix."""
     return any(is_linear(m) or expert_parameters(m) for m in module.modules())
+
+
+def has_experts(block: nn.Module) -> bool:
+    """Whether a block sends tokens to experts: stacked in 3-D parameters, or a list of modules that own matrices."""
+    lists = [m for m in block.modules() if isinstance(m, nn.ModuleList) and len(m)]
+    return any(expert_parameters(m) for m in block.modules()) or any(all(map(has_weights, m)) for m in lists)
 
 
 def sites_in(block: nn.Module) -> Iterator[WeightSite]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from trueprune._support.errors import ModelError
 from trueprune._support.progress import track
 from trueprune.models.anatomy import Anatomy, Block
-from trueprune.models.sites import WeightSite
+from trueprune.models.sites import WeightSite, has_experts
 from trueprune.observe.replay import MicroBatch, capture, share_equal, stop_forward, stop_here
 from trueprune.observe.statistics import Statistic
 from trueprune.observe.taps import tapped
@@ -42,7 +42,7 @@ class BlockStream:
         self.anatomy = anatomy
         self._last_input: dict[tuple[str, ...], str] = {}
         self._batches: list[MicroBatch] = []
-        one_length = any(site.expert is not None for block in anatomy.blocks for site in block.sites)
+        one_length = any(has_experts(block.module) for block in anatomy.blocks)
         device = anatomy.device
         if batch_tokens is None:
             batch_tokens = CPU_BATCH_TOKENS if device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
@@ -85,6 +85,11 @@ class BlockStream:
                     batch.hidden_BTD.copy_(output_BTD)
         collector.finish()
         _refuse_unheard_experts(block, collector.result)
+        for name, seen in collector.result.items():
+            if not seen.is_finite():
+                raise ModelError(
+                    f"the inputs of {block.path}.{name} are not finite: activations overflow", "Use --dtype float32"
+                )
         if collector.last_leader is not None:
             self._last_input[_shape_key(block)] = collector.last_leader
         return collector.result
@@ -166,7 +171,7 @@ class _Collector(Generic[S]):
         self._end = site.name
         x_NC = x.reshape(-1, x.shape[-1])
         if self._mask_BT is not None:
-            x_NC = x_NC[self._mask_BT.reshape(-1)]
+            x_NC = x_NC[self._mask_BT.reshape(-1).to(x_NC.device)]
         self.result[site.name].add(x_NC)
         if self._stop_early and site.name == self.last_leader:
             stop_forward()

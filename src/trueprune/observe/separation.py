@@ -50,7 +50,11 @@ def separation_ratio(acts_NLD: Float[Tensor, "N L D"], labels_N: Int[Tensor, " N
 def separation_by_dataset(acts_NLD: Tensor, statements: StatementSet) -> dict[str, Tensor]:
     """`separation_ratio` for each dataset, that is each topic and polarity.
 
+    A dataset with fewer than two statements of a label has no variance inside its classes and is left out.
+
     **Returns:** for `"cities/affirmative"` and the like, a tensor of shape `(L,)`.
+
+    **Raises:** `AuditError` if no dataset is left.
     """
     names = np.array(
         [f"{topic}/{polarity}" for topic, polarity in zip(statements.topics, statements.polarities, strict=True)]
@@ -59,5 +63,11 @@ def separation_by_dataset(acts_NLD: Tensor, statements: StatementSet) -> dict[st
     result = {}
     for name in sorted(set(names)):
         rows = torch.from_numpy(np.flatnonzero(names == name))
-        result[str(name)] = separation_ratio(acts_NLD[rows], labels[rows])
+        if int(torch.bincount(labels[rows], minlength=2).min()) >= 2:
+            result[str(name)] = separation_ratio(acts_NLD[rows], labels[rows])
+    if not result:
+        raise AuditError(
+            f"no topic of {statements.name} has two true and two false statements of one polarity",
+            "Give more statements of both labels",
+        )
     return result

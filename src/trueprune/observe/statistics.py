@@ -29,6 +29,10 @@ class Statistic(Protocol):
         """Add what another instance has seen."""
         ...
 
+    def is_finite(self) -> bool:
+        """Whether all inputs seen were finite."""
+        ...
+
 
 class ColumnNorms:
     """Squared L2 norm of each input column, `square_sum_C = sum_n x_nc^2` (Wanda, arXiv 2306.11695, eq. 1).
@@ -39,6 +43,10 @@ class ColumnNorms:
     def __init__(self, width: int, device: torch.device):
         self.square_sum_C = torch.zeros(width, dtype=torch.float64, device=device)
         self.tokens = 0
+
+    def is_finite(self) -> bool:
+        """Whether all inputs seen were finite."""
+        return bool(torch.isfinite(self.square_sum_C).all())
 
     def add(self, x_NC: Float[Tensor, "N C"]) -> None:
         """Add tokens, of shape `(N, C)`."""
@@ -62,6 +70,10 @@ class Gram:
     def __init__(self, width: int, device: torch.device):
         self.gram_CC = torch.zeros(width, width, device=device)
         self.tokens = 0
+
+    def is_finite(self) -> bool:
+        """Whether all inputs seen were finite."""
+        return bool(torch.isfinite(self.gram_CC).all())
 
     def add(self, x_NC: Float[Tensor, "N C"]) -> None:
         """Add tokens, of shape `(N, C)`."""
@@ -88,6 +100,10 @@ class ActivationMoments:
         self.square_sum_C = torch.zeros_like(self.sum_C)
         self.near_zero_C = torch.zeros(width, dtype=torch.int64, device=device)
         self.tokens = 0
+
+    def is_finite(self) -> bool:
+        """Whether all inputs seen were finite."""
+        return bool(torch.isfinite(self.square_sum_C).all())
 
     def add(self, x_NC: Float[Tensor, "N C"]) -> None:
         """Add tokens, of shape `(N, C)`."""

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from trueprune._support.errors import PlanError
+
 Correction = Literal["all", "tail"]
 
 
@@ -52,6 +54,15 @@ class AllocationOptions:
     correction: Correction = "all"
     bounds: tuple[float, float] = (0.001, 1.0)
     nm_levels: float = 2.0
+
+    def __post_init__(self):
+        low, high = self.bounds
+        if not 0 < low < high <= 1:
+            raise PlanError(f"the bounds {low} {high} of a density are not in (0, 1]", "Use e.g. --bounds 0.001 1")
+        if not self.outlier_threshold > 0:
+            raise PlanError(f"--outlier-threshold {self.outlier_threshold} is not positive", "Use e.g. 5")
+        if min(self.lam, self.scale, self.nm_levels) < 0:
+            raise PlanError("--lam, --scale and --nm-levels must not be negative", "Use e.g. 0.08, 0.04 and 2")
 
 
 @dataclass(frozen=True, eq=False)

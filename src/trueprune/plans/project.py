@@ -16,7 +16,7 @@ def project_keep(
     target: float,
     weights_L: Real[np.ndarray, " L"] | None = None,
     *,
-    bounds: tuple[float, float] = (0.01, 1.0),
+    bounds: tuple[float, float] = (0.001, 1.0),
     fixed_L: Bool[np.ndarray, " L"] | None = None,
 ) -> Float[np.ndarray, " L"]:
     """The nearest densities whose parameter-weighted mean is the target: `clip(u_l + c, lo, hi)` for one `c`.

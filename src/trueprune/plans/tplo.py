@@ -18,7 +18,7 @@ def auto_pivot(owl_L: Float[np.ndarray, " L"], swl_L: Float[np.ndarray, " L"]) -
     """One after the first block in which SWL's density exceeds OWL's.
 
     The released code holds three pivots for three model names. With SWL at `k = 0.08` this rule gives each of them
-    (Llama-3-8B 10, Llama-2-13B 12, Mistral-7B 12), so it is used for every model. Where the curves never cross, the
+    (Llama-3-8B 10, Llama-2-13B 12; both are tested), so it is used for every model. Where the curves never cross, the
     pivot is two blocks before the peak of SWL's curve, which also lies near the released values.
 
     **Arguments:**

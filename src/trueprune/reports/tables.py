@@ -11,13 +11,22 @@ from rich.text import Text
 
 from trueprune.reports.audit import AuditReport, Row
 
-TITLES = {
-    "perplexity": "perplexity",
-    "grouped/logistic/retrained": "lie detection\n(probe retrained)",
-    "grouped/logistic/frozen": "lie detection\n(dense probe)",
-    "leave-one-topic-out/logistic/retrained": "lie detection\n(unseen topic)",
-    "ratio-at-dense-peak": "separation\n(dense peak)",
-}
+TITLES = {"perplexity": "perplexity", "ratio-at-dense-peak": "separation\n(dense peak)"}
+PROTOCOL_WORDS = {"grouped": "", "leave-one-topic-out": "unseen topic"}
+TRAINING_WORDS = {"retrained": "probe retrained", "frozen": "dense probe"}
+
+
+def metric_title(metric: str) -> str:
+    """The heading of a metric: `grouped/logistic/frozen` becomes `lie detection (dense probe)`."""
+    parts = metric.split("/")
+    if metric in TITLES or len(parts) < 3:
+        return TITLES.get(metric, metric)
+    protocol, probe, training = parts[:3]
+    unseen = PROTOCOL_WORDS.get(protocol, protocol.replace("transfer-", "to "))
+    words = [w for w in (unseen, "" if unseen and training == "retrained" else TRAINING_WORDS[training]) if w]
+    if probe != "logistic":
+        words.insert(0, probe)
+    return f"lie detection\n({', '.join(words)})"
 
 
 def audit_table(report: AuditReport) -> RenderableType:
@@ -30,7 +39,7 @@ def audit_table(report: AuditReport) -> RenderableType:
     table.add_column("model")
     table.add_column("sparsity", justify="right")
     for metric in metrics:
-        table.add_column(TITLES.get(metric, metric), justify="right")
+        table.add_column(metric_title(metric), justify="right")
     rows = {(row.model, row.metric): row for row in report.rows}
     for model in report.models:
         sparsity = model.about.get("measured_sparsity")

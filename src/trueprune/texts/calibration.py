@@ -210,5 +210,8 @@ def _batch(rows: list[list[int]], options: CalibrationOptions, names: list[str],
         where = slice(0, len(ids)) if options.padding_side == "right" else slice(options.seqlen - len(ids), None)
         ids_NT[index, where] = torch.tensor(ids)
         mask_NT[index, where] = True
-    origin = {**asdict(options), "sources": list(options.sources), "drawn": dict(zip(names, counts, strict=True))}
+    drawn: dict[str, int] = {}
+    for name, count in zip(names, counts, strict=True):
+        drawn[name] = drawn.get(name, 0) + count
+    origin = {**asdict(options), "sources": list(options.sources), "drawn": drawn}
     return TokenBatch(ids_NT, None if bool(mask_NT.all()) else mask_NT, origin)

@@ -86,7 +86,8 @@ def _german() -> list[Statement]:
             negated.format(s=fact["subject"], o=fact["negated_right"]),
             negated.format(s=fact["subject"], o=fact["negated_wrong"]),
         )
-        rows += _four(fact["topic"], f"de:{fact['topic']}:{fact['subject']}", sentences, "de")
+        # One group in both languages: no fact may choose in one and be audited in the other.
+        rows += _four(fact["topic"], f"{fact['topic']}:{fact['english']}", sentences, "de")
     return rows
 
 

@@ -36,7 +36,7 @@ def select(statements: StatementSet, side: Side, selection: Selection = "leak-fr
     else:
         raise TextError(f"unknown selection {selection!r}", "Use leak-free or paper")
     if side == "choose":
-        chosen = chosen.where(lambda row: row.language == "en" and row.polarity in ("affirmative", "negated"))
+        chosen = chosen.where(lambda row: row.is_probing)
     labels = chosen.labels
     if min((labels == 0).sum(), (labels == 1).sum()) < 2:
         raise TextError(

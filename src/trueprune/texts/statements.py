@@ -32,6 +32,11 @@ class Statement:
     language: str = "en"
     group: str = ""
 
+    @property
+    def is_probing(self) -> bool:
+        """Whether probes are trained on it: English, affirmative or negated."""
+        return self.language == "en" and self.polarity in ("affirmative", "negated")
+
 
 class StatementSet(Sequence[Statement]):
     """An immutable sequence of statements with columns as arrays.
