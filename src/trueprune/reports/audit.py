@@ -166,6 +166,7 @@ def _item_lines(report: AuditReport) -> Iterator[dict[str, Any]]:
                 "items": list(m.item_ids),
                 "values": [round(float(v), 9) for v in m.values],
                 "weights": None if m.weights is None else [float(w) for w in m.weights],
+                "clusters": None if m.clusters is None else list(m.clusters),
             }
 
 
