@@ -135,9 +135,10 @@ def _gguf_file(path: Path) -> Path | None:
 def _load_gguf(file: Path, dtype: str, device: str | None, source: str) -> LoadedModel:
     torch_dtype = torch.float32 if dtype == "auto" else DTYPES[dtype]
     try:
+        import accelerate  # noqa: F401
         import gguf  # noqa: F401
     except ImportError as error:
-        raise ModelError("reading GGUF needs the gguf package", "Install it: pip install 'trueprune[gguf]'") from error
+        raise ModelError(f"reading GGUF needs {error.name}", "Install it: pip install 'trueprune[gguf]'") from error
     folder = str(file.parent)
     with errors_named(source):
         model = AUTO_MODEL.from_pretrained(
