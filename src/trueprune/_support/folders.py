@@ -31,7 +31,9 @@ def check_output(path: Path, overwrite: bool, inputs: Iterable[str | Path] = ())
     read = [("input", Path(name)) for name in inputs]
     for what, kept in (*read, ("working folder", Path.cwd()), ("home folder", Path.home())):
         kept = kept.absolute()
-        if kept.exists() and (kept == path or path in kept.parents):
+        # As written and as it really is: `..` and links must not hide a folder.
+        pairs = ((path, kept), (path.resolve(), kept.resolve()))
+        if kept.exists() and any(folder == held or folder in held.parents for folder, held in pairs):
             raise OutputError(f"the output {path} is or holds the {what} {kept}", "Choose another folder with -o")
     if path.is_file():
         raise OutputError(f"the output {path} is a file, not a folder", "Choose another folder with -o")
