@@ -195,6 +195,11 @@ def errors_named(source: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError, KeyError, RuntimeError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{source} comes with code of its own, which runs only when asked",
+                "Read it, and if you trust it use --trust-remote-code",
+            ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"cannot load {source!r} ({first[:240]})",

@@ -1,0 +1,156 @@
+"""The docs say what is there: links, flags, commands."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from trueprune.cli.main import app
+
+ROOT = Path(__file__).parent.parent
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = ("prune", "scan", "audit", "demo")
+# Commands of others, whose flags are not ours.
+FOREIGN = ("pip ", "main.py", "generate_acts.py", "git ", "python", "make ")
+FOREIGN_FLAGS = {"--help", "--version"}
+every_doc = pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+
+
+def code_of(text: str) -> list[str]:
+    """Code: what stands in fences, indented by four, or between backticks, a line or a span each."""
+    found: list[str] = []
+    for fence in re.findall(r"^```.*?\n(.*?)^```", text, re.S | re.M):
+        found += fence.splitlines()
+    text = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    found += [line.strip() for line in re.findall(r"^ {4}\S.*$", text, re.M)]
+    text = re.sub(r"^ {4}\S.*$", "", text, flags=re.M)
+    return found + [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+
+
+def commands_in(text: str) -> list[str]:
+    """The lines of code that call trueprune, without their comments."""
+    lines = [line.split(" #")[0].strip() for line in code_of(text)]
+    calls = [part.strip() for line in lines for part in re.split(r"[;|&]+", line)]
+    return [call for call in calls if re.match(r"trueprune\s+(prune|scan|audit|demo)\b", call)]
+
+
+def spellings(command: str) -> set[str]:
+    """All flags of a command, old spellings and `--no-` included."""
+    function = importlib.import_module(f"trueprune.cli.{command}").command
+    names: set[str] = set()
+    for parameter in function.__signature__.parameters.values():
+        for flag in getattr(parameter.annotation, "__metadata__", ()):
+            names.update(flag.name or ())
+            if flag.negative_bool:
+                names.update(f"--no-{name[2:]}" for name in flag.name if name.startswith("--"))
+    return names
+
+
+FLAGS = {command: spellings(command) for command in COMMANDS}
+EVERY_FLAG = set().union(*FLAGS.values()) | FOREIGN_FLAGS
+
+
+def flags_in(code: str) -> list[str]:
+    return re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", code)
+
+
+def test_flags_were_collected():
+    assert {"--output", "--lam", "--Lamda", "--calibration", "--plan", "--device-map"} <= FLAGS["prune"]
+    assert {"--no-balance", "--probes"} <= FLAGS["audit"]
+    assert "--plan" not in FLAGS["scan"]
+    assert all(file.is_file() for file in DOCS)
+    assert len(DOCS) >= 8
+
+
+def anchors_of(text: str) -> set[str]:
+    return {
+        re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", text, re.M)
+    }
+
+
+@every_doc
+def test_relative_links_lead_somewhere(file):
+    text = file.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", link)]
+    broken = []
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = file.parent / path if path else file
+        if not target.exists() or (anchor and anchor not in anchors_of(target.read_text(encoding="utf-8"))):
+            broken.append(link)
+    assert broken == []
+
+
+def test_the_readme_leads_to_every_doc():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [file.name for file in DOCS[1:] if file.parent.name == "docs" and f"](docs/{file.name})" not in text]
+    assert missing == []
+
+
+@every_doc
+def test_no_placeholder_and_no_machine_is_left(file):
+    text = file.read_text(encoding="utf-8")
+    assert re.findall(r"@@\w*|\bTODO\b|\bFIXME\b|\bXXX\b|\bTBD\b", text) == []
+    assert re.findall(r"(?<![\w.~])/(?:work|root|home|tmp|mnt|Users)/\S*", text) == []
+
+
+@every_doc
+def test_every_flag_that_is_named_is_a_flag(file):
+    code = [part for part in code_of(file.read_text(encoding="utf-8")) if not part.startswith(FOREIGN)]
+    unknown = {flag for part in code for flag in flags_in(part) if flag not in EVERY_FLAG}
+    assert unknown == set()
+
+
+@every_doc
+def test_every_command_has_the_flags_that_it_is_given(file):
+    wrong = []
+    for call in commands_in(file.read_text(encoding="utf-8")):
+        command = call.split()[1]
+        wrong += [f"{command} {flag}" for flag in flags_in(call) if flag not in FLAGS[command] | FOREIGN_FLAGS]
+    assert wrong == []
+
+
+def calls_of_paper_scripts() -> list[str]:
+    """The commands of docs/paper-scripts.md, with each recipe that `CAL` may stand for."""
+    text = (ROOT / "docs" / "paper-scripts.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"`CAL` is `([^`]+)`", text) + re.findall(r"instead of `CAL`: `([^`]+)`", text)
+    calls = []
+    for call in commands_in(text):
+        if " CAL" not in call:
+            calls.append(call)
+            continue
+        # A collection of statements is named once, whether for the allocation or for the calibration.
+        said_once = [recipe for recipe in recipes if not set(flags_in(call)) & set(flags_in(recipe))]
+        assert said_once, f"nothing says what CAL is in {call}"
+        calls += [call.replace("CAL", recipe) for recipe in said_once]
+    return calls
+
+
+@pytest.mark.parametrize("call", [*calls_of_paper_scripts(), *commands_in((ROOT / "README.md").read_text("utf-8"))])
+def test_commands_parse(call):
+    words = shlex.split(call.replace("...", ""))[1:]
+    assert "CAL" not in words
+    command, bound, ignored = app.parse_args(words, exit_on_error=False, print_error=False)
+    assert command is importlib.import_module(f"trueprune.cli.{words[0]}").command
+    # A flag that is parsed is bound to a parameter under some name; none is left over.
+    assert len(bound.arguments) >= len({flag for flag in words if flag.startswith("-")})
+    assert ignored == {}
+
+
+def test_paper_scripts_are_found():
+    calls = calls_of_paper_scripts()
+    assert len(calls) >= 10
+    assert {call.split()[1] for call in calls} == {"prune", "scan", "audit"}
+
+
+def test_old_spellings_that_are_named_exist():
+    text = (ROOT / "docs" / "paper-scripts.md").read_text(encoding="utf-8")
+    introduction = text.split("\n|")[0]
+    named = {flag for span in re.findall(r"`([^`]+)`", introduction) for flag in flags_in(span)}
+    assert len(named) >= 8
+    assert named <= FLAGS["prune"]
