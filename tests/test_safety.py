@@ -247,6 +247,15 @@ def test_statements_that_chose_may_test_only_with_a_warning(leak, tiny_folder, t
     assert notes_of_audit(tiny_folder, pruned, papers_statements, "paper") == []
 
 
+def test_a_plan_carried_out_again_remembers_what_chose_it(tiny_folder, tmp_path, papers_statements):
+    first = pruned_by(tiny_folder, tmp_path / "first", papers_statements, "tplo", "paper")
+    again = tmp_path / "pruned"
+    options = CalibrationOptions(nsamples=4, seqlen=32)
+    prune(tiny_folder, again, plan=first / "trueprune.json", calibration=options)
+    (note,) = notes_of_audit(tiny_folder, again, papers_statements, "leak-free")
+    assert "--selection paper" in note
+
+
 @pytest.mark.parametrize("method", ["wanda", "magnitude", "owl"])
 def test_what_no_statement_chose_is_audited_without_a_warning(method, tiny_folder, tmp_path, papers_statements):
     pruned = pruned_by(tiny_folder, tmp_path / "pruned", papers_statements, method, "paper")

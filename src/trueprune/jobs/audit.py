@@ -125,10 +125,11 @@ def _measure(subject: Subject, context: AuditContext, instruments: Sequence[str]
 def _warn_of_leaks(name: str, record: Mapping[str, Any], options: AuditOptions) -> None:
     """Say so when the audited statements may have chosen the model's sparsities or calibrated it."""
     calibration = record.get("calibration") or {}
-    used_labels = (record.get("plan") or {}).get("method") in ("swl", "tplo")
+    plan = record.get("plan") or {}
+    used_labels = plan.get("method") in ("swl", "tplo")
     used = used_labels or "statements" in (calibration.get("drawn") or {})
     for key, ours in (("selection", options.selection), ("statements", options.statements)):
-        theirs = calibration.get(key, ours)
+        theirs = (plan.get("evidence") or {}).get(key, calibration.get(key, ours))
         if used and theirs != ours:
             warnings.warn(
                 f"{name} was pruned with --{key} {theirs} and is audited with --{key} {ours}: "

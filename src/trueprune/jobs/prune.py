@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,10 @@ def prune(
         if evidence is None:
             evidence = _evidence(loaded, anatomy, needs, tokens, calibration, allocation, batch_tokens)
         ready = make_plan(rule, evidence, target, pattern=shape, options=allocation, score=score)
+        if "separation" in needs:
+            # Kept in the plan, which may be carried out again: an audit must know which statements chose it.
+            chosen = {"statements": calibration.statements, "selection": calibration.selection}
+            ready = replace(ready, evidence={**ready.evidence, **chosen})
     observed = time.perf_counter()
     apply_plan(anatomy, ready, score, tokens, options=edit, batch_tokens=batch_tokens)
     edited = time.perf_counter()

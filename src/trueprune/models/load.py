@@ -194,7 +194,7 @@ def errors_named(source: str) -> Iterator[None]:
     """Turn what loading a checkpoint may raise into one `ModelError` that names it."""
     try:
         yield
-    except (OSError, ValueError, SafetensorError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, SafetensorError, KeyError, RuntimeError, ImportError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{source} comes with code of its own, which runs only when asked",
