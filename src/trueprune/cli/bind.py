@@ -85,7 +85,8 @@ def bind(
                 origin[flat.name] = where
             continue
         annotation = (types or {}).get(parameter.name, hints[parameter.name])
-        annotation = _flag(parameter.name, annotation, helps.get(parameter.name, ""), parameter.name in positional)
+        text = helps.get(parameter.name, "")
+        annotation = _flag(parameter.name, annotation, text, parameter.name in positional, default=parameter.default)
         kind = parameter.POSITIONAL_OR_KEYWORD if parameter.name in positional else parameter.KEYWORD_ONLY
         default = inspect.Parameter.empty if parameter.name in required else parameter.default
         parameters.append(inspect.Parameter(parameter.name, kind, default=default, annotation=annotation))
@@ -113,12 +114,10 @@ def _fields(parameter: inspect.Parameter):
     hints = typing.get_type_hints(type(options), include_extras=True)
     helps = documented_arguments(type(options).__doc__)
     for field in dataclasses.fields(options):
-        flat = inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=getattr(options, field.name),
-            annotation=_flag(field.name, hints[field.name], helps.get(field.name, ""), group=parameter.name.title()),
-        )
+        value = getattr(options, field.name)
+        text, group = helps.get(field.name, ""), parameter.name.title()
+        annotation = _flag(field.name, hints[field.name], text, group=group, default=value)
+        flat = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotation)
         yield flat, (parameter.name, field.name)
 
 
@@ -132,10 +131,12 @@ def _shared_fields(job: Callable[..., Any], origin: Mapping[str, tuple[str, str 
     return shared
 
 
-def _flag(name: str, annotation: Any, text: str, positional: bool = False, group: str = "Parameters") -> Any:
+def _flag(
+    name: str, annotation: Any, text: str, positional: bool = False, group: str = "Parameters", default: Any = None
+) -> Any:
     text = text.replace("`", "")
     if positional:
-        return Annotated[annotation, Parameter(help=text)]
+        return Annotated[annotation, Parameter(help=text, negative_iterable="")]
     flag = FLAG_NAMES.get(name, name.replace("_", "-"))
     many = typing.get_origin(annotation) in (tuple, list, Sequence)
     return Annotated[
@@ -146,8 +147,8 @@ def _flag(name: str, annotation: Any, text: str, positional: bool = False, group
             group=group,
             consume_multiple=many or None,
             negative_iterable="",
-            negative_bool="no-" if annotation is bool else "",
-            show_default=_spoken_default,
+            negative=f"--no-{flag}" if annotation is bool else "",
+            show_default=_spoken_default if default is not None else False,
         ),
     ]
 

@@ -45,7 +45,8 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written", EXIT_INTERRUPT)
     except CycloptsError as error:
-        return _fail(f"{_one_line(error)}. See trueprune --help", EXIT_USER)
+        command = f" {arguments[0]}" if arguments and not arguments[0].startswith("-") else ""
+        return _fail(f"{_one_line(error).rstrip('.?')}. See trueprune{command} --help", EXIT_USER)
     except TruepruneError as error:
         if os.environ.get("TRUEPRUNE_DEBUG"):
             raise

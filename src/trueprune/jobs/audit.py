@@ -18,7 +18,7 @@ from trueprune.audits.separation import separation_curve
 from trueprune.audits.subject import Subject
 from trueprune.edits.prune import measured_sparsity
 from trueprune.jobs.common import LoadOptions, as_loaded
-from trueprune.models.load import LoadedModel
+from trueprune.models.load import LoadedModel, check_source
 from trueprune.models.save import read_record
 from trueprune.plans.plan import Plan
 from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings_of, write_report
@@ -56,6 +56,9 @@ def audit(
     check_instruments(instruments)
     if output is not None:
         check_output(Path(output), overwrite, [m for m in (dense, *pruned) if not isinstance(m, LoadedModel)])
+    for model in (dense, *pruned):
+        if not isinstance(model, LoadedModel):
+            check_source(model)
     # Each model is loaded when its turn comes and let go before the next.
     named = [(name, _loader(model, loading)) for name, model in _names([dense, *pruned])]
     return audit_models(named, output, instruments=instruments, measuring=measuring, overwrite=overwrite)

@@ -69,12 +69,13 @@ def prune(
 
     **Arguments:**
 
-    - `model`: `demo`, a checkpoint folder, a GGUF file, a hub id, or a loaded model, which is pruned in place.
-    - `output`: the folder to make. In Python, nothing is saved without one.
+    - `model`: `demo`, a checkpoint folder, a GGUF file or a hub id (in Python also a loaded model, pruned in place).
+    - `output`: the folder to make.
     - `method`: `magnitude`, `wanda`, `sparsegpt` (uniform), `owl`, `swl`, `tplo` (Wanda's score by default).
     - `score`: which weights go, for any method that says how many: `magnitude`, `wanda` or `sparsegpt`.
     - `sparsity`: target share of zeros, in [0, 1); 0.5 by default, n/m under n:m.
-    - `pattern`: `unstructured`, or `n:m` with n zeros in every m weights of a row, e.g. `2:4`.
+    - `pattern`: `unstructured`, or `n:m` with n zeros in every m weights of a row, e.g. `2:4`. OWL, SWL and TPLO then
+        give blocks different n.
     - `plan`: a plan file (or a `trueprune.json`) that says how sparse each block gets, instead of the method's rule.
     - `calibration`: what the model is calibrated on.
     - `allocation`: constants of OWL, SWL and TPLO.

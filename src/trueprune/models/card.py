@@ -28,6 +28,7 @@ def model_card(record: Mapping[str, Any], source: str) -> str:
             "or in less memory for unstructured zeros.",
             "",
         ]
+        lines += [f"Note: {note}.\n" for note in plan.get("notes", [])]
     if command := record.get("command"):
         lines += ["Made by:", "", "```", str(command), "```", ""]
     lines += ["`trueprune.json` holds the plan, the seed, the hash of the calibration tokens and the versions.", ""]

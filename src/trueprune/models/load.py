@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,7 @@ def load(
         raise ModelError(f"unknown dtype {dtype!r}", f"Use one of {', '.join(DTYPES)}")
     if device is not None and device_map is not None:
         raise ModelError("--device and --device-map were both given", "Use one of them")
+    check_source(model)
     source = str(model)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if source == "demo":
@@ -101,6 +103,19 @@ def load(
     if device is not None:
         _move(loaded, device)
     return LoadedModel(loaded.eval(), tokenizer, source, trust_remote_code)
+
+
+def check_source(model: str | Path) -> None:
+    """Refuse a model that is plainly a path and is not there, before anything slow starts.
+
+    **Raises:** `ModelError`.
+    """
+    name = str(model)
+    if name == "demo" or Path(name).exists():
+        return
+    is_hub_id = re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name) is not None and not name.endswith(".gguf")
+    if not is_hub_id:
+        raise ModelError(f"there is no folder or file {name}", "Check the path")
 
 
 def check_folder(folder: Path) -> None:

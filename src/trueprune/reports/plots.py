@@ -33,6 +33,7 @@ def plot_curves(
     if not plots_available():
         return []
     # The object interface needs no display and touches no global state.
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,7 +41,12 @@ def plot_curves(
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots()
     for index, (name, values) in enumerate(curves.items()):
-        style: dict[str, Any] = {"linewidth": 2.4, "color": "black"} if index == 0 else {"linewidth": 1.4}
+        # Twenty colours in pairs; the first curve lies over the others.
+        style: dict[str, Any] = {"linewidth": 1.2, "color": f"C{index - 1}"}
+        if len(curves) > 8:
+            style["color"] = colormaps["tab20"]((index - 1) % 20)
+        if index == 0:
+            style = {"linewidth": 2.6, "color": "black", "zorder": 3}
         axes.plot(range(len(values)), values, label=name, marker="o", markersize=3, **style)
     if mark is not None:
         axes.axvline(mark, color="0.6", linestyle="--", linewidth=1)
@@ -48,7 +54,9 @@ def plot_curves(
     axes.set_ylabel(ylabel)
     axes.set_title(title)
     axes.grid(alpha=0.25)
-    if len(curves) > 1:
+    if len(curves) > 8:
+        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    elif len(curves) > 1:
         axes.legend(frameon=False)
     files = [file.with_suffix(suffix) for suffix in (".png", ".svg")]
     for path in files:

@@ -29,7 +29,8 @@ class CalibrationOptions:
 
     **Arguments:**
 
-    - `sources`: names (see `trueprune.texts.sources`), each with an optional weight, `"c4=3"`.
+    - `sources`: `embedded`, `c4`, `wikitext2`, `enriched-truthfulqa`, `enriched-embedded`, `statements`, `self`,
+        `hf:ORG/NAME/CONFIG:SPLIT:COLUMN`, or a text file; each with an optional weight, `c4=3`.
     - `nsamples`: sequences in all, shared out by weight, in the order of the sources.
     - `seqlen`: tokens a sequence.
     - `seed`: decides what is drawn and cropped.
@@ -38,8 +39,9 @@ class CalibrationOptions:
         `"single"` is one text a row, cut at `seqlen`, padded.
     - `padding_side`: of `"single"`. Padding takes no part in any statistic.
     - `enrichment`: variant of the enrichment rule.
-    - `statements`: collection of the source `statements`.
-    - `selection`: which statements of it may be used.
+    - `statements`: the true/false statements that choose SWL's and TPLO's densities, and that the source `statements`
+        draws from: `embedded`, `truth-is-universal`, or the path of a CSV file or folder.
+    - `selection`: `leak-free` leaves out the statements that an audit tests on; `paper` does as the paper does.
     """
 
     sources: tuple[str, ...] = ("embedded",)
