@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 
@@ -318,3 +319,10 @@ def test_the_public_names_are_there():
     assert set(dir(trueprune)) == set(trueprune.__all__)
     with pytest.raises(AttributeError, match="no attribute 'prun'"):
         _ = trueprune.prun
+
+
+def test_a_pruned_model_that_is_missing_is_named_before_anything_is_measured(tiny_folder, monkeypatch):
+    module = importlib.import_module("trueprune.jobs.audit")
+    monkeypatch.setattr(module, "as_loaded", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(trueprune.ModelError, match="no folder or file prunde/"):
+        audit(tiny_folder, ["prunde/"])

@@ -94,7 +94,7 @@ def test_a_model_without_a_tokenizer_is_loaded(damaged):
 
 
 def test_what_is_not_there_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"cannot load '.*nowhere'.*folder with config\.json"):
+    with pytest.raises(ModelError, match=r"no folder or file .*nowhere.*folder with config\.json"):
         load(tmp_path / "nowhere")
     with pytest.raises(ModelError, match="cannot load 'somebody/no-such-model'"):
         load("somebody/no-such-model")

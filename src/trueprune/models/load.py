@@ -113,9 +113,12 @@ def check_source(model: str | Path) -> None:
     name = str(model)
     if name == "demo" or Path(name).exists():
         return
-    is_hub_id = re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name) is not None and not name.endswith(".gguf")
+    is_hub_id = re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name) is not None
+    if name.endswith(".gguf"):
+        raise ModelError(f"no GGUF file at {name}", "Check the path")
     if not is_hub_id:
-        raise ModelError(f"there is no folder or file {name}", "Check the path")
+        remedy = "Check the path; give 'demo', a folder with config.json and safetensors, a GGUF file, or a hub id"
+        raise ModelError(f"there is no folder or file {name}", remedy)
 
 
 def check_folder(folder: Path) -> None:
@@ -135,8 +138,6 @@ def check_folder(folder: Path) -> None:
 
 def _gguf_file(path: Path) -> Path | None:
     if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"no GGUF file at {path}", "Check the path")
         return path
     if path.is_dir() and not (path / "config.json").exists():
         files = sorted(path.glob("*.gguf"))
