@@ -326,3 +326,10 @@ def test_a_pruned_model_that_is_missing_is_named_before_anything_is_measured(tin
     monkeypatch.setattr(module, "as_loaded", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(trueprune.ModelError, match="no folder or file prunde/"):
         audit(tiny_folder, ["prunde/"])
+
+
+def test_a_pivot_that_is_no_block_is_refused_before_anything_is_observed(tiny_folder, monkeypatch):
+    module = importlib.import_module("trueprune.jobs.prune")
+    monkeypatch.setattr(module, "gather_evidence", lambda *_args, **_kwargs: pytest.fail("something was observed"))
+    with pytest.raises(trueprune.PlanError, match="the pivot 7 is no block of 3"):
+        prune(tiny_folder, method="tplo", allocation=trueprune.AllocationOptions(pivot=7))

@@ -23,6 +23,7 @@ from trueprune.plans.evidence import AllocationOptions, Evidence
 from trueprune.plans.make import check_sparsity, make_plan
 from trueprune.plans.plan import Pattern, Plan, read_plan
 from trueprune.plans.registry import ALLOCATIONS, resolve_method
+from trueprune.plans.tplo import check_pivot
 from trueprune.texts.calibration import CalibrationOptions, calibration_tokens
 from trueprune.texts.tokens import TokenBatch
 
@@ -117,6 +118,8 @@ def prune(
     loaded = as_loaded(model, loading)
     anatomy = read_anatomy(loaded.model)
     check_plan(anatomy, ready or make_plan("uniform", Evidence(tuple(anatomy.weights)), target, pattern=shape))
+    # Before anything slow is observed.
+    check_pivot(allocation, len(anatomy.blocks))
     needs = () if ready else ALLOCATIONS[rule].needs
     if tokens is None and (find_edit(score).statistic is not None or "outliers" in needs):
         tokens = calibration_tokens(loaded, calibration)

@@ -69,6 +69,15 @@ def tplo_keep(
     return u_L - (u_L.mean() - (1 - sparsity))
 
 
+def check_pivot(options: AllocationOptions, n_blocks: int) -> None:
+    """Refuse a pivot that is no block.
+
+    **Raises:** `PlanError`.
+    """
+    if options.pivot != "auto" and not 0 <= options.pivot < n_blocks:
+        raise PlanError(f"the pivot {options.pivot} is no block of {n_blocks}", f"Use 0 to {n_blocks - 1}, or auto")
+
+
 def want_tplo(evidence: Evidence, sparsity: float, options: AllocationOptions) -> Wanted:
     """The joined densities of the observed outliers and separation, and the pivot.
 
@@ -77,12 +86,11 @@ def want_tplo(evidence: Evidence, sparsity: float, options: AllocationOptions) -
     owl_L = want_owl(evidence, sparsity, options).keep_L
     share_L = separation_share(evidence)
     n_blocks = len(owl_L)
+    check_pivot(options, n_blocks)
     if options.pivot == "auto":
         pivot = auto_pivot(owl_L, swl_keep(share_L, sparsity, options.pivot_scale))
-    elif 0 <= options.pivot < n_blocks:
-        pivot = options.pivot
     else:
-        raise PlanError(f"the pivot {options.pivot} is no block of {n_blocks}", f"Use 0 to {n_blocks - 1}, or auto")
+        pivot = options.pivot
     keep_L = tplo_wanted(owl_L, swl_keep(share_L, sparsity, options.scale), pivot)
     fixed_L = np.arange(n_blocks) < pivot if options.correction == "tail" else None
     return Wanted(keep_L, fixed_L, {"separation_share": share_L.tolist(), "pivot": pivot})
