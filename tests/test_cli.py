@@ -406,8 +406,11 @@ def test_a_full_disk(model, tmp_path):
 
 
 INTERRUPTED = """
-import importlib, sys, time
+import importlib, signal, sys, time
 from trueprune.cli.main import main
+
+# A test run in the background of a script hands on an ignored SIGINT; a person's shell does not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def stop(*args, **options):
     print("working", flush=True)
