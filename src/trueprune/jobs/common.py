@@ -9,9 +9,10 @@ from pathlib import Path
 from trueprune.models.anatomy import Anatomy
 from trueprune.models.load import LoadedModel, load, quiet_transformers
 from trueprune.observe.dense import observe_outliers, observe_separation
-from trueprune.plans.evidence import Evidence
+from trueprune.plans.evidence import AllocationOptions, Evidence
+from trueprune.texts.calibration import CalibrationOptions
 from trueprune.texts.collections import load_statements
-from trueprune.texts.selection import Selection, select
+from trueprune.texts.selection import select
 from trueprune.texts.tokens import TokenBatch
 
 
@@ -53,9 +54,8 @@ def gather_evidence(
     needs: Iterable[str],
     tokens: TokenBatch | None,
     *,
-    outlier_threshold: float,
-    statements: str,
-    selection: Selection,
+    calibration: CalibrationOptions,
+    allocation: AllocationOptions,
     batch_tokens: int | None = None,
 ) -> Evidence:
     """Observe on the dense model what an allocation needs, and nothing else.
@@ -65,17 +65,17 @@ def gather_evidence(
     - `loaded`, `anatomy`: the dense model.
     - `needs`: any of `"outliers"`, `"separation"`.
     - `tokens`: calibration tokens, for the outliers.
-    - `outlier_threshold`: OWL's M.
-    - `statements`, `selection`: the statements that choose, for the separation.
+    - `calibration`: says which statements choose, for the separation.
+    - `allocation`: OWL's M, for the outliers.
     - `batch_tokens`: tokens that go through a block in one call.
     """
     needs = set(needs)
     outliers = separation = None
     if "separation" in needs:
-        chosen = select(load_statements(statements), "choose", selection)
+        chosen = select(load_statements(calibration.statements), "choose", calibration.selection)
         ratios = observe_separation(loaded, anatomy, chosen)
         separation = {name: tuple(ratio.tolist()) for name, ratio in ratios.items()}
     if "outliers" in needs:
         assert tokens is not None, "outliers are observed on calibration tokens"
-        outliers = tuple(observe_outliers(anatomy, tokens, outlier_threshold, batch_tokens=batch_tokens))
+        outliers = tuple(observe_outliers(anatomy, tokens, allocation.outlier_threshold, batch_tokens=batch_tokens))
     return Evidence(tuple(anatomy.weights), outliers, separation)

@@ -61,9 +61,8 @@ def demo(
         anatomy,
         ("outliers", "separation"),
         tokens,
-        outlier_threshold=allocation.outlier_threshold,
-        statements=calibration.statements,
-        selection=calibration.selection,
+        calibration=calibration,
+        allocation=allocation,
     )
 
     def run(method: str) -> Callable[[LoadedModel], PruneResult]:

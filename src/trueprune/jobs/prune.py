@@ -16,7 +16,7 @@ from trueprune.edits.prune import apply_plan, check_plan, measured_sparsity
 from trueprune.edits.registry import find_edit
 from trueprune.edits.rule import EditOptions
 from trueprune.jobs.common import LoadOptions, as_loaded, gather_evidence
-from trueprune.models.anatomy import Anatomy, read_anatomy
+from trueprune.models.anatomy import read_anatomy
 from trueprune.models.load import LoadedModel
 from trueprune.models.save import save
 from trueprune.plans.evidence import AllocationOptions, Evidence
@@ -127,7 +127,15 @@ def prune(
     at_start = time.perf_counter()
     if ready is None:
         if evidence is None:
-            evidence = _evidence(loaded, anatomy, needs, tokens, calibration, allocation, batch_tokens)
+            evidence = gather_evidence(
+                loaded,
+                anatomy,
+                needs,
+                tokens,
+                calibration=calibration,
+                allocation=allocation,
+                batch_tokens=batch_tokens,
+            )
         ready = make_plan(rule, evidence, target, pattern=shape, options=allocation, score=score)
         if "separation" in needs:
             # Kept in the plan, which may be carried out again: an audit must know which statements chose it.
@@ -196,27 +204,6 @@ def _refuse_contradiction(plan: Plan, sparsity: float | None, pattern: str) -> N
 
 def _read_plan(plan: str | Path | Plan | None) -> Plan | None:
     return plan if plan is None or isinstance(plan, Plan) else read_plan(plan)
-
-
-def _evidence(
-    loaded: LoadedModel,
-    anatomy: Anatomy,
-    needs: tuple[str, ...],
-    tokens: TokenBatch | None,
-    calibration: CalibrationOptions,
-    allocation: AllocationOptions,
-    batch_tokens: int | None,
-) -> Evidence:
-    return gather_evidence(
-        loaded,
-        anatomy,
-        needs,
-        tokens,
-        outlier_threshold=allocation.outlier_threshold,
-        statements=calibration.statements,
-        selection=calibration.selection,
-        batch_tokens=batch_tokens,
-    )
 
 
 def _calibration_record(tokens: TokenBatch | None, options: CalibrationOptions) -> dict[str, Any]:

@@ -59,9 +59,8 @@ def scan(
         anatomy,
         ("outliers", "separation"),
         tokens,
-        outlier_threshold=allocation.outlier_threshold,
-        statements=calibration.statements,
-        selection=calibration.selection,
+        calibration=calibration,
+        allocation=allocation,
         batch_tokens=batch_tokens,
     )
     report = {
