@@ -11,12 +11,15 @@ from typing import Literal
 import numpy as np
 
 from trueprune._support.errors import AuditError
+from trueprune.audits.accuracy import AccuracyOptions, measure_accuracy
+from trueprune.audits.efficiency import DEFAULT_OPTIONS, EfficiencyOptions, measure_efficiency
 from trueprune.audits.lie_detection import PROTOCOLS, measure_lie_detection
 from trueprune.audits.measurement import Measurement
 from trueprune.audits.perplexity import measure_perplexity
 from trueprune.audits.probes import ProbeOptions
 from trueprune.audits.separation import measure_separation, separation_curve
 from trueprune.audits.subject import Subject
+from trueprune.texts.choices import ChoiceItem, choice_items
 from trueprune.texts.collections import load_statements
 from trueprune.texts.rows import embedded_file, hub_rows, read_documents
 from trueprune.texts.selection import Selection, select
@@ -75,12 +78,31 @@ class AuditOptions:
                 raise AuditError(f"{flag} {getattr(self, name)} is below {least}", f"Use {least} or more")
 
 
-class AuditContext:
-    """The items that all models are measured on, read once, and the dense model that they are compared with."""
+DEFAULT_TASKS = AccuracyOptions()
 
-    def __init__(self, options: AuditOptions, dense: Subject):
+
+class AuditContext:
+    """The items that all models are measured on, read once, and the dense model that they are compared with.
+
+    **Arguments:**
+
+    - `options`: how perplexity, lie detection and separation measure.
+    - `dense`: the dense model.
+    - `timing`: how efficiency measures.
+    - `answering`: what accuracy asks.
+    """
+
+    def __init__(
+        self,
+        options: AuditOptions,
+        dense: Subject,
+        timing: EfficiencyOptions = DEFAULT_OPTIONS,
+        answering: AccuracyOptions = DEFAULT_TASKS,
+    ):
         self.options = options
         self.dense = dense
+        self.timing = timing
+        self.answering = answering
 
     @cached_property
     def text(self) -> str:
@@ -95,6 +117,11 @@ class AuditContext:
             # The rest is only there to be transferred to: no need to run it through the models.
             chosen = chosen.where(lambda row: row.is_probing)
         return limit_datasets(chosen, self.options.per_dataset)
+
+    @cached_property
+    def choices(self) -> dict[str, list[ChoiceItem]]:
+        """The questions of each task."""
+        return {task: choice_items(task, self.answering.items) for task in self.answering.tasks}
 
     @cached_property
     def dense_peak(self) -> int:
@@ -168,11 +195,24 @@ def _separation(subject: Subject, context: AuditContext) -> list[Measurement]:
     return [measure_separation(context.statements, subject.activations(context.statements), context.dense_peak)]
 
 
+def _efficiency(subject: Subject, context: AuditContext) -> list[Measurement]:
+    dense = None if subject is context.dense else context.dense.loaded
+    return measure_efficiency(subject.loaded, dense, context.timing)
+
+
+def _accuracy(subject: Subject, context: AuditContext) -> list[Measurement]:
+    return [m for task, items in context.choices.items() for m in measure_accuracy(subject.loaded, task, items)]
+
+
 INSTRUMENTS: dict[str, Callable[[Subject, AuditContext], list[Measurement]]] = {
     "perplexity": _perplexity,
     "lie-detection": _lie_detection,
     "separation": _separation,
+    "efficiency": _efficiency,
+    "accuracy": _accuracy,
 }
+# These measure a model beside the dense one, which must then stay in memory.
+BESIDE_DENSE = frozenset({"efficiency"})
 
 
 def check_instruments(names: Sequence[str]) -> None:

@@ -35,6 +35,8 @@ class Measurement:
     - `higher_is_better`: the direction in which the metric is good.
     - `headline`: whether tables show it without being asked.
     - `details`: plain data about how it was measured (layer, probe, subset ...).
+    - `baseline`: the dense model measured at the same time on the same items, where that matters (timings): what the
+        change is taken against. By default it is taken against the dense model's own measurement.
     """
 
     instrument: str
@@ -47,12 +49,15 @@ class Measurement:
     higher_is_better: bool = True
     headline: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
+    baseline: Measurement | None = None
 
     def __post_init__(self):
         if len(self.values) != self.n:
             raise ValueError(f"{self.metric}: {len(self.values)} values for {self.n} items")
         if not np.isfinite(self.values).all():
             raise ValueError(f"{self.metric}: a per-item value is not finite")
+        if self.baseline is not None and list(self.baseline.item_ids) != list(self.item_ids):
+            raise ValueError(f"{self.metric}: the baseline has other items")
 
     @property
     def n(self) -> int:

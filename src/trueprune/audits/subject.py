@@ -20,6 +20,7 @@ from trueprune._support.hashing import hash_json, hash_model
 from trueprune.models.anatomy import Anatomy, read_anatomy
 from trueprune.models.load import LoadedModel
 from trueprune.observe.activations import encode, last_token_activations
+from trueprune.plans.drop import Drop
 from trueprune.texts.statements import StatementSet
 
 CACHE_LIMIT_BYTES = 4 << 30
@@ -60,7 +61,9 @@ class Subject:
     def activations(self, statements: StatementSet) -> Tensor:
         """Last-token residual stream after every block, of shape `(N, L, D)`, float32.
 
-        Cached in a safetensors file named by the hash of the weights, the token ids and the library versions.
+        Where blocks were dropped, L counts those of the whole model: a block that is gone passes its input on, so that
+        depths mean the same in both models. Cached in a safetensors file named by the hash of the weights, the token
+        ids and the library versions.
         """
         if self._activations is None or self._activations[0] is not statements:
             acts_NLD = self._read_or_compute(encode(self.loaded, statements.texts))
@@ -69,20 +72,41 @@ class Subject:
                     f"activations of {self.name} on {statements.name} are not finite",
                     "Run it with --dtype float32; if it still overflows, it was pruned beyond use",
                 )
-            self._activations = statements, acts_NLD
+            self._activations = statements, self._at_whole_depths(acts_NLD)
         return self._activations[1]
+
+    @cached_property
+    def dropped(self) -> Drop | None:
+        """What was dropped from the model, if whole blocks went."""
+        data = ((self.loaded.record or {}).get("plan") or {}).get("drop")
+        drop = Drop.from_json(data) if data else None
+        return drop if drop and drop.gone_blocks else None
+
+    def _at_whole_depths(self, acts_NMD: Tensor) -> Tensor:
+        """Activations at every block of the whole model, from those before and after the blocks that are left."""
+        if self.dropped is None:
+            return acts_NMD
+        kept = self.dropped.kept
+        if acts_NMD.shape[1] != len(kept) + 1:
+            raise AuditError(
+                f"by the record of {self.name} {len(kept)} blocks are left, the model has {acts_NMD.shape[1] - 1}",
+                "Restore its trueprune.json",
+            )
+        passed_L = torch.bincount(torch.tensor(kept), minlength=self.dropped.n_blocks).cumsum(0)
+        return acts_NMD[:, passed_L]
 
     def _read_or_compute(self, encoded: list[list[int]]) -> Tensor:
         description = f"statements through {self.name}"
+        with_input = self.dropped is not None
         if not self.use_cache:
-            return last_token_activations(self.anatomy, encoded, description=description)
+            return last_token_activations(self.anatomy, encoded, description=description, with_input=with_input)
         config = getattr(self.loaded.model, "config", None)
-        key = hash_json([hash_model(self.loaded.model), str(config), encoded, versions()])
+        key = hash_json([hash_model(self.loaded.model), str(config), encoded, with_input, versions()])
         folder = cache_folder() / "activations"
         file = folder / f"{key[:40]}.safetensors"
         if (cached := _read(file)) is not None:
             return cached
-        acts_NLD = last_token_activations(self.anatomy, encoded, description=description)
+        acts_NLD = last_token_activations(self.anatomy, encoded, description=description, with_input=with_input)
         _write(file, acts_NLD)
         return acts_NLD
 

@@ -10,11 +10,11 @@ from trueprune.cli.bind import bind
 from trueprune.cli.show import show
 from trueprune.jobs.audit import audit
 from trueprune.reports.audit import AuditReport
-from trueprune.reports.tables import audit_table
+from trueprune.reports.tables import audit_table, usable_lines
 
 
 def _show(report: AuditReport, arguments: Mapping[str, Any]) -> None:
-    show(audit_table(report), f"All metrics and per-item values are in {arguments['output']}")
+    show(audit_table(report), *usable_lines(report), f"All metrics and per-item values are in {arguments['output']}")
 
 
 command = bind(

@@ -13,18 +13,23 @@ from typing import Any
 from trueprune._support.environment import versions
 from trueprune._support.errors import AuditError
 from trueprune._support.folders import check_output, whole_folder
-from trueprune.audits.instruments import INSTRUMENTS, AuditContext, AuditOptions, check_instruments
+from trueprune.audits.accuracy import AccuracyOptions
+from trueprune.audits.efficiency import EfficiencyOptions
+from trueprune.audits.efficiency_size import Structure, read_structure
+from trueprune.audits.instruments import BESIDE_DENSE, INSTRUMENTS, AuditContext, AuditOptions, check_instruments
 from trueprune.audits.separation import separation_curve
 from trueprune.audits.subject import Subject
 from trueprune.edits.prune import measured_sparsity
 from trueprune.jobs.common import LoadOptions, as_loaded
 from trueprune.models.load import LoadedModel, check_source
-from trueprune.models.save import read_record
+from trueprune.models.record import read_record
 from trueprune.plans.plan import Plan
 from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings_of, write_report
 from trueprune.reports.plots import plot_curves
+from trueprune.reports.usable import usable_by
 
-DEFAULT_INSTRUMENTS = tuple(INSTRUMENTS)
+# The others are slow (accuracy), or need both models in memory (efficiency).
+DEFAULT_INSTRUMENTS = ("perplexity", "lie-detection", "separation")
 
 
 def audit(
@@ -34,6 +39,8 @@ def audit(
     *,
     instruments: Sequence[str] = DEFAULT_INSTRUMENTS,
     measuring: AuditOptions = AuditOptions(),
+    timing: EfficiencyOptions = EfficiencyOptions(),
+    answering: AccuracyOptions = AccuracyOptions(),
     loading: LoadOptions = LoadOptions(),
     overwrite: bool = False,
 ) -> AuditReport:
@@ -44,8 +51,11 @@ def audit(
     - `dense`: the model that the others are compared with.
     - `pruned`: any number of pruned versions of it.
     - `output`: the folder for `audit.json`, `items.jsonl` and plots.
-    - `instruments`: `perplexity`, `lie-detection`, `separation`; all by default.
+    - `instruments`: `perplexity`, `lie-detection`, `separation`; and when asked for, `efficiency` (which keeps the
+        dense model in memory beside each other one) and `accuracy`.
     - `measuring`: how they measure.
+    - `timing`: how efficiency measures.
+    - `answering`: what accuracy asks.
     - `loading`: how models are loaded.
     - `overwrite`: replace the output folder if it exists.
 
@@ -61,7 +71,15 @@ def audit(
             check_source(model)
     # Each model is loaded when its turn comes and let go before the next.
     named = [(name, _loader(model, loading)) for name, model in _names([dense, *pruned])]
-    return audit_models(named, output, instruments=instruments, measuring=measuring, overwrite=overwrite)
+    return audit_models(
+        named,
+        output,
+        instruments=instruments,
+        measuring=measuring,
+        timing=timing,
+        answering=answering,
+        overwrite=overwrite,
+    )
 
 
 def audit_models(
@@ -70,10 +88,14 @@ def audit_models(
     *,
     instruments: Sequence[str],
     measuring: AuditOptions,
+    timing: EfficiencyOptions = EfficiencyOptions(),
+    answering: AccuracyOptions = AccuracyOptions(),
     overwrite: bool = False,
     plans: Mapping[str, Plan] | None = None,
 ) -> AuditReport:
     """`audit` of models that are made on demand, one in memory at a time; the first is the dense one.
+
+    An instrument that measures models side by side keeps the dense one in memory, too.
 
     **Arguments:**
 
@@ -84,17 +106,29 @@ def audit_models(
     check_instruments(instruments)
     audited: list[AuditedModel] = []
     context: AuditContext | None = None
+    dense: Structure | None = None
+    beside_dense = bool(BESIDE_DENSE & set(instruments))
     for name, make in models:
         subject = Subject(name, make(), use_cache=measuring.cache)
         if context is None:
-            context = AuditContext(measuring, subject)
-        audited.append(_measure(subject, context, instruments))
-        # The dense model's activations stay, for probes to be frozen on; no weights are kept.
-        subject.release()
+            context = AuditContext(measuring, subject, timing, answering)
+        model = _measure(subject, context, instruments)
+        if "efficiency" in instruments:
+            structure = read_structure(subject.anatomy)
+            dense = dense or structure
+            if subject is not context.dense:
+                model.about["usable_by"] = usable_by(dense, structure)
+        audited.append(model)
+        # The dense model's activations stay, for probes to be frozen on; its weights only where they are needed again.
+        if subject is not context.dense or not beside_dense:
+            subject.release()
         gc.collect()
     if context is None:
         raise AuditError("there is no model to audit", "Give the dense model first")
     settings = {**settings_of(measuring), "instruments": list(instruments), "versions": versions()}
+    for name, options in (("efficiency", timing), ("accuracy", answering)):
+        if name in instruments:
+            settings[name] = settings_of(options)
     report = compare(audited, settings, resamples=measuring.resamples, seed=measuring.seed)
     if output is not None:
         with whole_folder(Path(output), overwrite) as work:

@@ -115,6 +115,8 @@ class AuditReport:
 def compare(models: Sequence[AuditedModel], settings: dict[str, Any], *, resamples: int, seed: int) -> AuditReport:
     """Estimate every metric of every model and its paired change against the first.
 
+    Where a measurement brings its own baseline, the change is taken against that.
+
     **Arguments:**
 
     - `models`: the dense model first.
@@ -125,7 +127,9 @@ def compare(models: Sequence[AuditedModel], settings: dict[str, Any], *, resampl
     rows = []
     for index, model in enumerate(models):
         for measurement in model.measurements:
-            before = dense.get((measurement.instrument, measurement.metric))
+            before = measurement.baseline
+            if before is None:
+                before = dense.get((measurement.instrument, measurement.metric))
             change = None
             if index and before is not None:
                 change = paired_change(before, measurement, resamples=resamples, seed=seed)
@@ -167,6 +171,7 @@ def _item_lines(report: AuditReport) -> Iterator[dict[str, Any]]:
                 "values": [round(float(v), 9) for v in m.values],
                 "weights": None if m.weights is None else [float(w) for w in m.weights],
                 "clusters": None if m.clusters is None else list(m.clusters),
+                "baseline": None if m.baseline is None else [round(float(v), 9) for v in m.baseline.values],
             }
 
 

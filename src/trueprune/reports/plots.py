@@ -1,10 +1,12 @@
-"""Curves over the blocks as PNG and SVG (needs matplotlib, the extra `plots`)."""
+"""Curves and maps over the blocks as PNG and SVG (needs matplotlib, the extra `plots`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 def plots_available() -> bool:
@@ -15,7 +17,12 @@ def plots_available() -> bool:
 
 
 def plot_curves(
-    curves: Mapping[str, Sequence[float]], title: str, ylabel: str, file: Path, mark: int | None = None
+    curves: Mapping[str, Sequence[float]],
+    title: str,
+    ylabel: str,
+    file: Path,
+    mark: int | None = None,
+    log: bool = False,
 ) -> list[Path]:
     """Draw curves over the blocks, one line each, as `file.png` and `file.svg`.
 
@@ -27,19 +34,15 @@ def plot_curves(
     - `title`, `ylabel`: texts.
     - `file`: path without suffix.
     - `mark`: a block to mark with a vertical line.
+    - `log`: logarithmic values.
 
     **Returns:** the files written; none when matplotlib is missing.
     """
     if not plots_available():
         return []
-    # The object interface needs no display and touches no global state.
     from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.subplots()
+    figure, axes = _figure()
     for index, (name, values) in enumerate(curves.items()):
         # Twenty colours in pairs; the first curve lies over the others.
         style: dict[str, Any] = {"linewidth": 1.2, "color": f"C{index - 1}"}
@@ -54,10 +57,50 @@ def plot_curves(
     axes.set_ylabel(ylabel)
     axes.set_title(title)
     axes.grid(alpha=0.25)
+    if log:
+        axes.set_yscale("log")
     if len(curves) > 8:
         axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     elif len(curves) > 1:
         axes.legend(frameon=False)
+    return _save(figure, file)
+
+
+def plot_map(values_YX: np.ndarray, title: str, labels: tuple[str, str, str], file: Path) -> list[Path]:
+    """Draw a map of values as `file.png` and `file.svg`; NaN stays white.
+
+    **Arguments:**
+
+    - `values_YX`: of shape `(Y, X)`; row y is drawn at `y + 1`, column x at `x`.
+    - `title`: text.
+    - `labels`: of the horizontal axis, the vertical axis and the values.
+    - `file`: path without suffix.
+
+    **Returns:** the files written; none when matplotlib is missing.
+    """
+    if not plots_available():
+        return []
+    figure, axes = _figure()
+    rows, columns = values_YX.shape
+    drawn = axes.imshow(values_YX, origin="lower", aspect="auto", extent=(-0.5, columns - 0.5, 0.5, rows + 0.5))
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.set_title(title)
+    figure.colorbar(drawn, label=labels[2])
+    return _save(figure, file)
+
+
+def _figure() -> tuple[Any, Any]:
+    # The object interface needs no display and touches no global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _save(figure: Any, file: Path) -> list[Path]:
     files = [file.with_suffix(suffix) for suffix in (".png", ".svg")]
     for path in files:
         # No date inside: the same data give the same file.

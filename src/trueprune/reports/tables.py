@@ -11,7 +11,15 @@ from rich.text import Text
 
 from trueprune.reports.audit import AuditReport, Row
 
-TITLES = {"perplexity": "perplexity", "ratio-at-dense-peak": "separation\n(dense peak)"}
+TITLES = {
+    "perplexity": "perplexity",
+    "ratio-at-dense-peak": "separation\n(dense peak)",
+    "kv-cache-bytes-per-token": "KV cache\na token",
+    "prefill-speedup": "speed-up\n(prefill)",
+    "decode-speedup": "speed-up\n(decode)",
+}
+COUNTS = ("parameters", "nonzero-parameters", "prefill-flops", "decode-flops")
+BYTES = ("disk-bytes", "kv-cache-bytes-per-token", "peak-memory-bytes")
 PROTOCOL_WORDS = {"grouped": "", "leave-one-topic-out": "unseen topic"}
 TRAINING_WORDS = {"retrained": "probe retrained", "frozen": "dense probe"}
 
@@ -19,6 +27,8 @@ TRAINING_WORDS = {"retrained": "probe retrained", "frozen": "dense probe"}
 def metric_title(metric: str) -> str:
     """The heading of a metric: `grouped/logistic/frozen` becomes `lie detection (dense probe)`."""
     parts = metric.split("/")
+    if parts[0] == "accuracy" and len(parts) > 1:
+        return f"accuracy\n({', '.join(parts[1:])})"
     if metric in TITLES or len(parts) < 3:
         return TITLES.get(metric, metric)
     protocol, probe, training = parts[:3]
@@ -52,30 +62,57 @@ def _cell(row: Row | None) -> Text:
     if row is None:
         return Text("-")
     estimate, change = row.estimate, row.change
-    text = Text(_number(estimate.value))
-    text.append(f" [{_number(estimate.interval[0])}, {_number(estimate.interval[1])}]", style="dim")
+    text = Text(_in_units(estimate.value, row.metric))
+    # What has a single item is a count, and has no interval.
+    if estimate.n > 1:
+        low, high = (_in_units(bound, row.metric) for bound in estimate.interval)
+        text.append(f" [{low}, {high}]", style="dim")
     if change is not None:
         worse = change.value < 0 if row.higher_is_better else change.value > 0
         certain = change.interval[0] > 0 or change.interval[1] < 0
         style = ("red" if worse else "green") if certain else "dim"
-        low, high = (f"{'+' if v >= 0 else '-'}{_number(abs(v))}" for v in change.interval)
-        sign = "+" if change.value >= 0 else "-"
-        text.append(f"\n{sign}{_number(abs(change.value))} [{low}, {high}]", style=style)
+        low, high = (_signed(bound, row.metric) for bound in change.interval)
+        interval = f" [{low}, {high}]" if estimate.n > 1 else ""
+        text.append(f"\n{_signed(change.value, row.metric)}{interval}", style=style)
     return text
+
+
+def _signed(value: float, metric: str) -> str:
+    return f"{'+' if value >= 0 else '-'}{_in_units(abs(value), metric)}"
+
+
+def _in_units(value: float, metric: str) -> str:
+    """A count as `134.5M`, bytes as `23.0 kB`, anything else as a plain number."""
+    if metric not in (*COUNTS, *BYTES):
+        return _number(value)
+    steps = ("", "k", "M", "G", "T", "P") if metric in BYTES else ("", "k", "M", "B", "T", "P")
+    step = 0
+    # 999.95 would be written 1000.0.
+    while value >= 999.95 and step < len(steps) - 1:
+        value, step = value / 1000, step + 1
+    number = f"{value:.1f}" if step else f"{value:.4g}"
+    return f"{number} {steps[step]}B" if metric in BYTES else f"{number}{steps[step]}"
 
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
+def usable_lines(report: AuditReport) -> list[Text]:
+    """For each model of which it is known, which engines can use what was removed."""
+    return [Text(f"{m.name}: {m.about['usable_by']}") for m in report.models if "usable_by" in m.about]
+
+
 def scan_table(blocks: Sequence[Mapping[str, Any]]) -> RenderableType:
     """The profile of a model, a line a block."""
     table = Table(title="Profile of the blocks")
     densities = list(blocks[0].get("density", {}))
-    for column in ("block", "weights", "outliers %", "separation", "share"):
+    for column in ("block", "weights", "outliers %", "separation", "share", "AVSS", "block\ninfluence"):
         table.add_column(column, justify="right")
+    for unit in ("attention", "mlp"):
+        table.add_column(f"1 - cos\n{'MLP' if unit == 'mlp' else unit}", justify="right")
     for name in densities:
-        table.add_column(f"density {name}", justify="right")
+        table.add_column(f"density\n{name}", justify="right")
     for block in blocks:
         table.add_row(
             str(block["index"]),
@@ -83,9 +120,20 @@ def scan_table(blocks: Sequence[Mapping[str, Any]]) -> RenderableType:
             _optional(block.get("outlier_percentage"), 3),
             _optional(block.get("separation_mean"), 4),
             _optional(block.get("separation_share"), 4),
+            _scientific(block.get("avss")),
+            _optional(block.get("block_influence"), 4),
+            *(_turned(block.get("cosine", {}).get(unit)) for unit in ("attention", "mlp")),
             *(f"{block['density'][name]:.4f}" for name in densities),
         )
     return table
+
+
+def _scientific(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _turned(cosine: float | None) -> str:
+    return "-" if cosine is None else f"{1 - cosine:.4f}"
 
 
 def _optional(value: float | None, digits: int) -> str:
@@ -102,7 +150,7 @@ def prune_table(record: Mapping[str, Any], output: str) -> RenderableType:
         "sparsity": f"{record['measured_sparsity']:.4f} (target {plan['sparsity']}; blocks "
         f"{min(block_sparsities):.4f} to {max(block_sparsities):.4f})",
         "pivot": str(plan["evidence"]["pivot"]) if "pivot" in plan["evidence"] else None,
-        "calibration": _calibration_line(record.get("calibration")),
+        "calibration": calibration_line(record.get("calibration")),
         "time": f"{record['wall_seconds']['total']:.1f} s, peak memory {record['peak_memory_bytes'] / 1e9:.2f} GB",
         "saved": output,
     }
@@ -112,7 +160,8 @@ def prune_table(record: Mapping[str, Any], output: str) -> RenderableType:
     return Group(table, *(Text(f"note: {note}") for note in plan["notes"]))
 
 
-def _calibration_line(calibration: Mapping[str, Any] | None) -> str | None:
+def calibration_line(calibration: Mapping[str, Any] | None) -> str | None:
+    """What a model was calibrated on, in a line; `None` if on nothing."""
     if not calibration or "sha256" not in calibration:
         return None
     drawn = ", ".join(f"{count} of {name}" for name, count in calibration.get("drawn", {}).items())
