@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow check bench results clean
+.PHONY: demo test test-slow test-engines check bench results clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -35,6 +35,13 @@ test: check  ## everything that must hold
 
 test-slow: $(VENV)/.dev  ## the demo model at length
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -q
+
+$(VENV)/.engines: $(VENV)/.dev
+	$(PIP) -e '.[engines]'
+	touch $@
+
+test-engines: $(VENV)/.engines  ## exports in llama.cpp and mlx-lm; the former is compiled where it has no wheel
+	OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m engines -q
 
 bench: $(VENV)/.dev  ## ratios to the reference procedures, each within one run
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench

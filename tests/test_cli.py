@@ -134,7 +134,7 @@ def test_scan(tiny_folder, tmp_path, small, capsys):
     assert len(report["blocks"]) == 3
     assert report["pivot"] == 1
     printed = capsys.readouterr().out
-    assert "density tplo" in printed
+    assert all(word in printed for word in ("density", "tplo", "AVSS", "influence"))
     assert "TPLO's pivot: 1" in printed
 
 

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from trueprune._support.errors import TextError as TextError
     from trueprune._support.errors import TruepruneError as TruepruneError
     from trueprune._support.progress import show_progress as show_progress
+    from trueprune.audits import AccuracyOptions as AccuracyOptions
     from trueprune.audits import AuditOptions as AuditOptions
+    from trueprune.audits import EfficiencyOptions as EfficiencyOptions
     from trueprune.audits import Measurement as Measurement
+    from trueprune.audits import measure_accuracy as measure_accuracy
+    from trueprune.audits import measure_efficiency as measure_efficiency
     from trueprune.audits import measure_lie_detection as measure_lie_detection
     from trueprune.audits import measure_perplexity as measure_perplexity
     from trueprune.edits import EditOptions as EditOptions
+    from trueprune.edits import apply_drop as apply_drop
     from trueprune.edits import apply_plan as apply_plan
     from trueprune.edits import cumulative_mass as cumulative_mass
     from trueprune.edits import lowest_in_group as lowest_in_group
@@ -31,10 +36,13 @@ if TYPE_CHECKING:
     from trueprune.edits import measured_sparsity as measured_sparsity
     from trueprune.edits import sparsegpt_solve as sparsegpt_solve
     from trueprune.edits import wanda_score as wanda_score
+    from trueprune.jobs import DropOptions as DropOptions
     from trueprune.jobs import LoadOptions as LoadOptions
     from trueprune.jobs import PruneResult as PruneResult
     from trueprune.jobs import audit as audit
     from trueprune.jobs import demo as demo
+    from trueprune.jobs import drop as drop
+    from trueprune.jobs import export as export
     from trueprune.jobs import prune as prune
     from trueprune.jobs import scan as scan
     from trueprune.models import LoadedModel as LoadedModel
@@ -42,15 +50,21 @@ if TYPE_CHECKING:
     from trueprune.models import read_anatomy as read_anatomy
     from trueprune.models import save as save
     from trueprune.observe import BlockStream as BlockStream
+    from trueprune.observe import LayerProfile as LayerProfile
+    from trueprune.observe import NearZero as NearZero
     from trueprune.observe import last_token_activations as last_token_activations
+    from trueprune.observe import observe_blocks as observe_blocks
     from trueprune.observe import observe_outliers as observe_outliers
     from trueprune.observe import outlier_percentage as outlier_percentage
     from trueprune.observe import separation_ratio as separation_ratio
     from trueprune.plans import AllocationOptions as AllocationOptions
+    from trueprune.plans import AvssOptions as AvssOptions
+    from trueprune.plans import Drop as Drop
     from trueprune.plans import Evidence as Evidence
     from trueprune.plans import Pattern as Pattern
     from trueprune.plans import Plan as Plan
     from trueprune.plans import auto_pivot as auto_pivot
+    from trueprune.plans import avss as avss
     from trueprune.plans import make_plan as make_plan
     from trueprune.plans import nm_zeros as nm_zeros
     from trueprune.plans import owl_keep as owl_keep
@@ -72,14 +86,16 @@ if TYPE_CHECKING:
 _ROOMS = {
     "_support.errors": "AuditError ModelError OutputError PlanError TextError TruepruneError",
     "_support.progress": "show_progress",
-    "audits": "AuditOptions Measurement measure_lie_detection measure_perplexity",
-    "edits": "EditOptions apply_plan cumulative_mass lowest_in_group lowest_in_matrix lowest_in_row magnitude_score "
-    "measured_sparsity sparsegpt_solve wanda_score",
-    "jobs": "LoadOptions PruneResult audit demo prune scan",
+    "audits": "AccuracyOptions AuditOptions EfficiencyOptions Measurement measure_accuracy measure_efficiency "
+    "measure_lie_detection measure_perplexity",
+    "edits": "EditOptions apply_drop apply_plan cumulative_mass lowest_in_group lowest_in_matrix lowest_in_row "
+    "magnitude_score measured_sparsity sparsegpt_solve wanda_score",
+    "jobs": "DropOptions LoadOptions PruneResult audit demo drop export prune scan",
     "models": "LoadedModel load read_anatomy save",
-    "observe": "BlockStream last_token_activations observe_outliers outlier_percentage separation_ratio",
-    "plans": "AllocationOptions Evidence Pattern Plan auto_pivot make_plan nm_zeros owl_keep project_keep read_plan "
-    "swl_keep tplo_keep",
+    "observe": "BlockStream LayerProfile NearZero last_token_activations observe_blocks observe_outliers "
+    "outlier_percentage separation_ratio",
+    "plans": "AllocationOptions AvssOptions Drop Evidence Pattern Plan auto_pivot avss make_plan nm_zeros owl_keep "
+    "project_keep read_plan swl_keep tplo_keep",
     "reports": "AuditReport Estimate paired_change",
     "texts": "CalibrationOptions Statement StatementSet TokenBatch calibration_tokens enrich load_statements",
 }

@@ -19,6 +19,10 @@ FLAG_NAMES = {
     "sources": "calibration",
     "format": "calibration-format",
     "text": "perplexity-text",
+    "site": "avss-site",
+    "estimator": "avss-estimator",
+    "smoothing": "avss-smoothing",
+    "relative": "near-zero-relative",
 }
 # Further spellings: those of the papers' scripts.
 ALIASES = {

@@ -1,4 +1,4 @@
-"""The command line: `trueprune prune | scan | audit | demo`."""
+"""The command line: `trueprune prune | scan | audit | export | demo`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ app = App(
 )
 # Named by path, so that `--help` and `--version` do not wait for torch.
 app.command("trueprune.cli.prune:command", name="prune", help="Prune a model and save it.")
+app.command("trueprune.cli.drop:command", name="drop", help="Take layers away: blocks, attention or MLPs.")
 app.command("trueprune.cli.scan:command", name="scan", help="Profile a model block by block.")
 app.command("trueprune.cli.audit:command", name="audit", help="Measure what pruning changed, item by item.")
+app.command("trueprune.cli.export:command", name="export", help="Write a model for an inference engine.")
 app.command("trueprune.cli.demo:command", name="demo", help="Prune a small real model by five methods.")
 
 

@@ -1,5 +1,6 @@
 """Edits: from a plan to pruned weights."""
 
+from trueprune.edits.drop import apply_drop
 from trueprune.edits.masks import cumulative_mass, lowest_in_group, lowest_in_matrix, lowest_in_row
 from trueprune.edits.prune import apply_plan, measured_sparsity
 from trueprune.edits.registry import EDITS
@@ -12,6 +13,7 @@ __all__ = [
     "EditOptions",
     "EditRule",
     "Target",
+    "apply_drop",
     "apply_plan",
     "cumulative_mass",
     "lowest_in_group",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from trueprune._support.errors import PlanError
 from trueprune.models.anatomy import Anatomy
 from trueprune.models.load import LoadedModel, load, quiet_transformers
-from trueprune.observe.dense import observe_outliers, observe_separation
+from trueprune.observe.dense import observe_blocks, observe_separation
+from trueprune.observe.moments import NearZero
+from trueprune.observe.profile import LayerProfile
 from trueprune.plans.evidence import AllocationOptions, Evidence
+from trueprune.plans.plan import Plan
 from trueprune.texts.calibration import CalibrationOptions
 from trueprune.texts.collections import load_statements
 from trueprune.texts.selection import select
@@ -48,6 +53,51 @@ def as_loaded(model: str | Path | LoadedModel, options: LoadOptions) -> LoadedMo
         )
 
 
+@dataclass(frozen=True, eq=False)
+class PruneResult:
+    """A pruned model.
+
+    **Arguments:**
+
+    - `loaded`: the model, pruned in place (emptied if it was saved with `free_memory`).
+    - `plan`: the plan that the model now follows, earlier steps included.
+    - `record`: what `trueprune.json` holds.
+    - `output`: the folder, or `None` if nothing was saved.
+    """
+
+    loaded: LoadedModel
+    plan: Plan
+    record: Mapping[str, Any]
+    output: Path | None
+
+
+def plan_before(loaded: LoadedModel, anatomy: Anatomy) -> Plan | None:
+    """The plan of what was done to a model before, or `None`.
+
+    **Raises:** `PlanError` if the record and the model do not belong together.
+    """
+    data = (loaded.record or {}).get("plan")
+    if not data:
+        return None
+    plan = Plan.from_json(data)
+    if plan.drop is not None and len(plan.drop.kept) != len(anatomy.blocks):
+        raise PlanError(
+            f"the record of {loaded.source} says that {len(plan.drop.kept)} blocks are left, "
+            f"the model has {len(anatomy.blocks)}",
+            "Restore its trueprune.json, or remove it",
+        )
+    return plan
+
+
+def calibration_record(tokens: TokenBatch | None, options: CalibrationOptions) -> dict[str, Any]:
+    """The tokens' origin, shape and hash; without tokens only which statements chose, if any did."""
+    base = {"statements": options.statements, "selection": options.selection}
+    if tokens is None:
+        return base
+    nsamples, seqlen = tokens.ids_NT.shape
+    return {**base, **tokens.origin, "nsamples": nsamples, "seqlen": seqlen, "sha256": tokens.hash}
+
+
 def gather_evidence(
     loaded: LoadedModel,
     anatomy: Anatomy,
@@ -57,7 +107,8 @@ def gather_evidence(
     calibration: CalibrationOptions,
     allocation: AllocationOptions,
     batch_tokens: int | None = None,
-) -> Evidence:
+    zero: NearZero | None = None,
+) -> tuple[Evidence, LayerProfile | None]:
     """Observe on the dense model what an allocation needs, and nothing else.
 
     **Arguments:**
@@ -68,6 +119,9 @@ def gather_evidence(
     - `calibration`: says which statements choose, for the separation.
     - `allocation`: OWL's M, for the outliers.
     - `batch_tokens`: tokens that go through a block in one call.
+    - `zero`: take the layer profile as well, in the same pass; when an activation counts as zero in it.
+
+    **Returns:** the evidence, and the layer profile if it was asked for.
     """
     needs = set(needs)
     outliers = separation = None
@@ -75,7 +129,11 @@ def gather_evidence(
         chosen = select(load_statements(calibration.statements), "choose", calibration.selection)
         ratios = observe_separation(loaded, anatomy, chosen)
         separation = {name: tuple(ratio.tolist()) for name, ratio in ratios.items()}
-    if "outliers" in needs:
-        assert tokens is not None, "outliers are observed on calibration tokens"
-        outliers = tuple(observe_outliers(anatomy, tokens, allocation.outlier_threshold, batch_tokens=batch_tokens))
-    return Evidence(tuple(anatomy.weights), outliers, separation)
+    profile = None
+    if "outliers" in needs or zero is not None:
+        assert tokens is not None, "blocks are observed on calibration tokens"
+        threshold = allocation.outlier_threshold if "outliers" in needs else None
+        outliers, profile = observe_blocks(
+            anatomy, tokens, outlier_threshold=threshold, zero=zero, batch_tokens=batch_tokens
+        )
+    return Evidence(tuple(anatomy.weights), None if outliers is None else tuple(outliers), separation), profile

@@ -56,7 +56,7 @@ def demo(
     loaded = as_loaded(model, LoadOptions())
     anatomy = read_anatomy(loaded.model)
     tokens = calibration_tokens(loaded, calibration)
-    evidence = gather_evidence(
+    evidence, _ = gather_evidence(
         loaded,
         anatomy,
         ("outliers", "separation"),

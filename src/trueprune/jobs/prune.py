@@ -3,47 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from trueprune._support.environment import peak_memory_bytes, versions
 from trueprune._support.errors import PlanError
 from trueprune._support.folders import check_output
 from trueprune._support.hashing import hash_model
+from trueprune.edits.drop import apply_drop, check_drop
 from trueprune.edits.prune import apply_plan, check_plan, measured_sparsity
 from trueprune.edits.registry import find_edit
 from trueprune.edits.rule import EditOptions
-from trueprune.jobs.common import LoadOptions, as_loaded, gather_evidence
-from trueprune.models.anatomy import read_anatomy
+from trueprune.jobs.common import (
+    LoadOptions,
+    PruneResult,
+    as_loaded,
+    calibration_record,
+    gather_evidence,
+    plan_before,
+)
+from trueprune.models.anatomy import Anatomy, read_anatomy
 from trueprune.models.load import LoadedModel
+from trueprune.models.record import history_of
 from trueprune.models.save import save
 from trueprune.plans.evidence import AllocationOptions, Evidence
+from trueprune.plans.join import joined, steps_of
 from trueprune.plans.make import check_sparsity, make_plan
-from trueprune.plans.plan import Pattern, Plan, read_plan
+from trueprune.plans.plan import Pattern, Plan, check_made_for, read_plan
 from trueprune.plans.registry import ALLOCATIONS, resolve_method
 from trueprune.plans.tplo import check_pivot
 from trueprune.texts.calibration import CalibrationOptions, calibration_tokens
 from trueprune.texts.tokens import TokenBatch
-
-
-@dataclass(frozen=True, eq=False)
-class PruneResult:
-    """A pruned model.
-
-    **Arguments:**
-
-    - `loaded`: the model, pruned in place (emptied if it was saved with `free_memory`).
-    - `plan`: the plan that was carried out.
-    - `record`: what `trueprune.json` holds.
-    - `output`: the folder, or `None` if nothing was saved.
-    """
-
-    loaded: LoadedModel
-    plan: Plan
-    record: Mapping[str, Any]
-    output: Path | None
 
 
 def prune(
@@ -77,7 +67,8 @@ def prune(
     - `sparsity`: target share of zeros, in [0, 1); 0.5 by default, n/m under n:m.
     - `pattern`: `unstructured`, or `n:m` with n zeros in every m weights of a row, e.g. `2:4`. OWL, SWL and TPLO then
         give blocks different n.
-    - `plan`: a plan file (or a `trueprune.json`) that says how sparse each block gets, instead of the method's rule.
+    - `plan`: a plan file (or a `trueprune.json`) that says how sparse each block gets, instead of the method's rule;
+        layers that it drops go as well, in its order.
     - `calibration`: what the model is calibrated on.
     - `allocation`: constants of OWL, SWL and TPLO.
     - `edit`: constants of the scores.
@@ -117,17 +108,22 @@ def prune(
         check_output(Path(output), overwrite, [] if isinstance(model, LoadedModel) else [model])
     loaded = as_loaded(model, loading)
     anatomy = read_anatomy(loaded.model)
-    check_plan(anatomy, ready or make_plan("uniform", Evidence(tuple(anatomy.weights)), target, pattern=shape))
+    before = plan_before(loaded, anatomy)
+    source_hash = hash_model(loaded.model) if output is not None or (ready and ready.source_sha256) else ""
+    steps = ("prune",)
+    if ready is not None:
+        steps = _check_ready(ready, anatomy, before, source_hash)
+    else:
+        check_plan(anatomy, make_plan("uniform", Evidence(tuple(anatomy.weights)), target, pattern=shape))
     # Before anything slow is observed.
     check_pivot(allocation, len(anatomy.blocks))
     needs = () if ready else ALLOCATIONS[rule].needs
     if tokens is None and (find_edit(score).statistic is not None or "outliers" in needs):
         tokens = calibration_tokens(loaded, calibration)
-    source_hash = hash_model(loaded.model) if output is not None else None
     at_start = time.perf_counter()
     if ready is None:
         if evidence is None:
-            evidence = gather_evidence(
+            evidence, _ = gather_evidence(
                 loaded,
                 anatomy,
                 needs,
@@ -142,8 +138,14 @@ def prune(
             chosen = {"statements": calibration.statements, "selection": calibration.selection}
             ready = replace(ready, evidence={**ready.evidence, **chosen})
     observed = time.perf_counter()
-    apply_plan(anatomy, ready, score, tokens, options=edit, batch_tokens=batch_tokens)
+    for step in steps:
+        if step == "drop" and ready.drop is not None:
+            anatomy = apply_drop(anatomy, ready.drop)
+        else:
+            apply_plan(anatomy, ready, score, tokens, options=edit, batch_tokens=batch_tokens)
     edited = time.perf_counter()
+    made = replace(ready, score=score, source_sha256=source_hash)
+    made = replace(made, order=steps) if made.drop is not None else joined(before, "prune", made)
     total, per_block = measured_sparsity(anatomy)
     record = {
         "schema": 1,
@@ -151,10 +153,10 @@ def prune(
         "source": loaded.source,
         "source_sha256": source_hash,
         "method": method,
-        "plan": {**ready.to_json(), "score": score},
+        "plan": made.to_json(),
         "edit": vars(edit),
         "seed": calibration.seed,
-        "calibration": _calibration_record(tokens, calibration),
+        "calibration": calibration_record(tokens, calibration),
         "measured_sparsity": total,
         "measured_sparsity_blocks": per_block,
         "versions": versions(),
@@ -164,10 +166,31 @@ def prune(
             "total": round(time.perf_counter() - started, 3),
         },
         "peak_memory_bytes": peak_memory_bytes(),
+        "history": history_of(loaded.record),
     }
+    loaded = replace(loaded, record=record)
     if output is not None:
         output = save(loaded, output, record=record, overwrite=overwrite, free_memory=free_memory)
-    return PruneResult(loaded, ready, record, output)
+    return PruneResult(loaded, made, record, output)
+
+
+def _check_ready(plan: Plan, anatomy: Anatomy, before: Plan | None, source_hash: str) -> tuple[str, ...]:
+    """Refuse a plan file that does not fit the model; its steps in order."""
+    check_made_for(plan, source_hash)
+    steps = steps_of(plan)
+    if "prune" not in steps:
+        raise PlanError("the plan prunes no weights", "Give it blocks, or use it with trueprune drop --by FILE")
+    if plan.drop is None:
+        check_plan(anatomy, plan)
+        return steps
+    if before is not None:
+        raise PlanError("the plan drops layers, and this model was changed before", "Use it on the whole model")
+    check_drop(anatomy, plan.drop)
+    left = anatomy
+    if steps[0] == "drop":
+        left = replace(anatomy, blocks=tuple(anatomy.blocks[i] for i in plan.drop.kept))
+    check_plan(left, plan)
+    return steps
 
 
 def target_sparsity(sparsity: float | None, pattern: Pattern) -> float:
@@ -204,12 +227,3 @@ def _refuse_contradiction(plan: Plan, sparsity: float | None, pattern: str) -> N
 
 def _read_plan(plan: str | Path | Plan | None) -> Plan | None:
     return plan if plan is None or isinstance(plan, Plan) else read_plan(plan)
-
-
-def _calibration_record(tokens: TokenBatch | None, options: CalibrationOptions) -> dict[str, Any]:
-    """The tokens' origin, shape and hash; for a score without tokens only which statements chose, if any did."""
-    base = {"statements": options.statements, "selection": options.selection}
-    if tokens is None:
-        return base
-    nsamples, seqlen = tokens.ids_NT.shape
-    return {**base, **tokens.origin, "nsamples": nsamples, "seqlen": seqlen, "sha256": tokens.hash}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ import numpy as np
 from trueprune._support.environment import versions
 from trueprune._support.folders import check_output, whole_folder
 from trueprune.jobs.common import LoadOptions, as_loaded, gather_evidence
+from trueprune.jobs.layer_scores import layer_scores, plot_layer_scores
 from trueprune.models.anatomy import Anatomy, read_anatomy
 from trueprune.models.load import LoadedModel
+from trueprune.observe.moments import NearZero
+from trueprune.plans.avss import AvssOptions
 from trueprune.plans.evidence import AllocationOptions, Evidence
 from trueprune.plans.make import check_sparsity, make_plan
 from trueprune.plans.registry import ALLOCATIONS
@@ -29,11 +32,14 @@ def scan(
     sparsity: float = 0.5,
     calibration: CalibrationOptions = CalibrationOptions(),
     allocation: AllocationOptions = AllocationOptions(),
+    scoring: AvssOptions = AvssOptions(),
+    zero: NearZero = NearZero(),
     loading: LoadOptions = LoadOptions(),
     batch_tokens: int | None = None,
     overwrite: bool = False,
 ) -> Mapping[str, Any]:
-    """Profile a model: outliers, separation of true and false, and the density that each allocation would give.
+    """Profile a model: outliers, separation of true and false, what each layer does to the residual stream, and the
+    density that each allocation would give. All calibration statistics come from one forward.
 
     **Arguments:**
 
@@ -42,6 +48,8 @@ def scan(
     - `sparsity`: for which the densities are computed.
     - `calibration`: what the model is calibrated on.
     - `allocation`: constants of OWL, SWL and TPLO.
+    - `scoring`: how the AVSS of the table is taken.
+    - `zero`: when an activation counts as zero (AVSS).
     - `loading`: how the model is loaded.
     - `batch_tokens`: tokens that go through a block in one call.
     - `overwrite`: replace the output folder if it exists.
@@ -54,7 +62,7 @@ def scan(
     loaded = as_loaded(model, loading)
     anatomy = read_anatomy(loaded.model)
     tokens = calibration_tokens(loaded, calibration)
-    evidence = gather_evidence(
+    evidence, profile = gather_evidence(
         loaded,
         anatomy,
         ("outliers", "separation"),
@@ -62,12 +70,16 @@ def scan(
         calibration=calibration,
         allocation=allocation,
         batch_tokens=batch_tokens,
+        zero=zero,
     )
+    assert profile is not None
+    scores = layer_scores(profile, scoring)
     report = {
-        "schema": 1,
+        "schema": 2,
         "model": loaded.source,
         "sparsity": sparsity,
-        **_profile(anatomy, evidence, sparsity, allocation),
+        "scoring": {**vars(scoring), **vars(zero)},
+        **_profile(anatomy, evidence, sparsity, allocation, scores),
         "calibration": {**tokens.origin, "sha256": tokens.hash},
         "versions": versions(),
     }
@@ -78,7 +90,13 @@ def scan(
     return report
 
 
-def _profile(anatomy: Anatomy, evidence: Evidence, sparsity: float, allocation: AllocationOptions) -> dict[str, Any]:
+def _profile(
+    anatomy: Anatomy,
+    evidence: Evidence,
+    sparsity: float,
+    allocation: AllocationOptions,
+    scores: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     plans = {name: make_plan(name, evidence, sparsity, options=allocation) for name in ALLOCATIONS}
     share_L = separation_share(evidence)
     assert evidence.outliers is not None and evidence.separation is not None
@@ -93,6 +111,7 @@ def _profile(anatomy: Anatomy, evidence: Evidence, sparsity: float, allocation: 
             "separation_mean": float(np.mean([ratios[block.index] for ratios in evidence.separation.values()])),
             "separation_share": float(share_L[block.index]),
             "density": {name: plan.keep[block.index] for name, plan in plans.items()},
+            **scores[block.index],
         }
         for block in anatomy.blocks
     ]
@@ -110,3 +129,4 @@ def _plot(report: Mapping[str, Any], folder: Path) -> None:
     density = {name: [block["density"][name] for block in blocks] for name in blocks[0]["density"]}
     title = f"Density at sparsity {report['sparsity']}"
     plot_curves(density, title, "density", folder / "density", mark=report["pivot"])
+    plot_layer_scores(blocks, folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils.quantization_config import GgufConfig
 
 from trueprune._support.errors import ModelError
+from trueprune.models.dropped import read_dropped
+from trueprune.models.record import read_record
 
 # transformers types its factory too narrowly for what it accepts and returns.
 AUTO_MODEL: Any = AutoModelForCausalLM
@@ -33,12 +35,14 @@ class LoadedModel:
     - `tokenizer`: its tokenizer, or `None` when texts are given as token ids.
     - `source`: what was asked for, e.g. `"demo"` or a path.
     - `trust_remote_code`: whether code in the checkpoint may run, also when a pruned copy of it is checked.
+    - `record`: what was done to it before (`trueprune.json`), or `None`.
     """
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase | None
     source: str
     trust_remote_code: bool = False
+    record: Mapping[str, Any] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -96,13 +100,28 @@ def load(
         check_folder(folder)
     if device_map is not None:
         options["device_map"] = device_map
-    with errors_named(source):
-        loaded, info = AUTO_MODEL.from_pretrained(location, dtype=DTYPES[dtype], output_loading_info=True, **options)
+    loaded, info = from_folder(location, source, dtype=DTYPES[dtype], **options)
     _refuse_missing(info, source)
     tokenizer = _load_tokenizer(location, trust_remote_code)
     if device is not None:
         _move(loaded, device)
-    return LoadedModel(loaded.eval(), tokenizer, source, trust_remote_code)
+    record = read_record(folder) if folder.is_dir() else None
+    return LoadedModel(loaded.eval(), tokenizer, source, trust_remote_code, record)
+
+
+def from_folder(location: str | Path, source: str, **options: Any) -> tuple[Any, Any]:
+    """A model and transformers' report of what was missing, from a checkpoint of transformers or of ours.
+
+    **Raises:** `ModelError`.
+    """
+    with errors_named(source):
+        if dropped := read_dropped(Path(location)):
+            # A checkpoint without some sublayers: its code is part of this package, that in the folder is not run.
+            model_class: Any = dropped[0]
+            config = dropped[1]
+            options.pop("trust_remote_code", None)
+            return model_class.from_pretrained(location, config=config, output_loading_info=True, **options)
+        return AUTO_MODEL.from_pretrained(location, output_loading_info=True, **options)
 
 
 def check_source(model: str | Path) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from trueprune._support.errors import ModelError
 from trueprune._support.folders import whole_folder
 from trueprune.models.card import model_card
-from trueprune.models.load import AUTO_MODEL, LoadedModel, errors_named, quiet_transformers
-
-RECORD = "trueprune.json"
+from trueprune.models.dropped import is_dropped, write_code
+from trueprune.models.load import LoadedModel, from_folder, quiet_transformers
+from trueprune.models.record import RECORD
+from trueprune.models.record import read_record as read_record
 
 
 def save(
@@ -69,21 +70,12 @@ def save(
     return path
 
 
-def read_record(folder: str | Path) -> dict[str, Any] | None:
-    """The `trueprune.json` of a checkpoint folder, or `None` when there is none."""
-    file = Path(folder) / RECORD
-    if not file.is_file():
-        return None
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{file} is not JSON ({error})", "Restore it from the run that wrote it") from error
-
-
 def _write_weights(model: nn.Module, work: Path) -> Any:
     """Write the (base) model and return it."""
     if not _is_peft(model):
         model.save_pretrained(work)  # type: ignore[operator]
+        if is_dropped(model):
+            write_code(model, work)
         return model
     base: Any = model.get_base_model()  # type: ignore[operator]
     adapters = {id(p) for name, p in model.named_parameters() if ".base_layer." not in name and "lora" in name.lower()}
@@ -118,8 +110,7 @@ def _check(
     folder: Path, ids_BT: Tensor, expected_BTV: Tensor, dtype: torch.dtype, device: torch.device, trust: bool
 ) -> None:
     """Load what was written, where the model was, and compare logits."""
-    with errors_named(str(folder)):
-        again, info = AUTO_MODEL.from_pretrained(folder, dtype=dtype, output_loading_info=True, trust_remote_code=trust)
+    again, info = from_folder(folder, str(folder), dtype=dtype, trust_remote_code=trust)
     if info.get("missing_keys") or info.get("unexpected_keys"):
         keys = [*info["missing_keys"], *info["unexpected_keys"]][:3]
         raise ModelError(f"the saved checkpoint does not load as it was written ({', '.join(keys)})", _REPORT)

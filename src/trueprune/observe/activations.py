@@ -36,7 +36,12 @@ def encode(loaded: LoadedModel, texts: list[str]) -> list[list[int]]:
 
 @torch.no_grad()
 def last_token_activations(
-    anatomy: Anatomy, encoded: list[list[int]], *, batch_tokens: int = 1024, description: str = "statements"
+    anatomy: Anatomy,
+    encoded: list[list[int]],
+    *,
+    batch_tokens: int = 1024,
+    description: str = "statements",
+    with_input: bool = False,
 ) -> Float[Tensor, "N L D"]:
     """The residual stream after every block at the last token of each text.
 
@@ -49,6 +54,7 @@ def last_token_activations(
     - `encoded`: token ids of each text.
     - `batch_tokens`: tokens in a batch, padding included.
     - `description`: what the progress bar says.
+    - `with_input`: also the stream before the first block, in front; L is then one more.
 
     **Returns:** of shape `(N, L, D)`, float32, on the CPU, in the order of `encoded`.
     """
@@ -58,7 +64,7 @@ def last_token_activations(
         ids_BT, mask_BT = pad_right([encoded[i] for i in rows])
         last_B = mask_BT.sum(1) - 1
         mask = None if bool(mask_BT.all()) else mask_BT.to(device)
-        acts_BLD = _forward(anatomy, ids_BT.to(device), mask, last_B)
+        acts_BLD = _forward(anatomy, ids_BT.to(device), mask, last_B, with_input)
         if result_NLD is None:
             result_NLD = torch.empty(len(encoded), *acts_BLD.shape[1:])
         result_NLD[rows] = acts_BLD
@@ -89,18 +95,25 @@ def _length_batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
     return batches
 
 
-def _forward(anatomy: Anatomy, ids_BT: Tensor, mask_BT: Tensor | None, last_B: Tensor) -> Tensor:
+def _forward(anatomy: Anatomy, ids_BT: Tensor, mask_BT: Tensor | None, last_B: Tensor, with_input: bool) -> Tensor:
     taken: list[Tensor] = []
-    final = len(anatomy.blocks) - 1
+    wanted = len(anatomy.blocks) + with_input
 
-    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-        hidden_BTD = output[0] if isinstance(output, tuple) else output
+    def take(hidden_BTD: Tensor) -> None:
         rows = torch.arange(hidden_BTD.shape[0], device=hidden_BTD.device)
         taken.append(hidden_BTD[rows, last_B.to(hidden_BTD.device)].float().cpu())
-        if len(taken) == final + 1:
+
+    def before(_module: nn.Module, args: Any, kwargs: Any) -> None:
+        take(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        take(output[0] if isinstance(output, tuple) else output)
+        if len(taken) == wanted:
             stop_forward()
 
     handles = [block.module.register_forward_hook(hook) for block in anatomy.blocks]
+    if with_input:
+        handles.append(anatomy.blocks[0].module.register_forward_pre_hook(before, with_kwargs=True))
     try:
         with stop_here():
             anatomy.model(**model_inputs(anatomy.model, ids_BT, mask_BT))

@@ -8,6 +8,7 @@ Legend: N sequences, B sequences of a micro-batch, T tokens, C input columns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from trueprune._support.errors import ModelError
 from trueprune._support.progress import track
 from trueprune.models.anatomy import Anatomy, Block
 from trueprune.models.sites import WeightSite, has_experts
+from trueprune.observe.profile import ProfileWatch
 from trueprune.observe.replay import MicroBatch, capture, share_equal, stop_forward, stop_here
 from trueprune.observe.statistics import Statistic
 from trueprune.observe.taps import tapped
@@ -59,7 +61,9 @@ class BlockStream:
         yield from track(self.anatomy.blocks, description)
 
     @torch.no_grad()
-    def observe(self, block: Block, statistic: type[S], *, advance: bool = False) -> dict[str, S]:
+    def observe(
+        self, block: Block, statistic: type[S], *, advance: bool = False, watch: ProfileWatch | None = None
+    ) -> dict[str, S]:
         """Run the tokens through a block and sum a statistic of each matrix's input.
 
         Matrices that read the same tensor (q, k, v) share one statistic. Unless the output is wanted, the forward ends
@@ -71,16 +75,19 @@ class BlockStream:
         - `statistic`: the class to sum.
         - `advance`: whether the block's output becomes the next block's input (a dense pass); otherwise the residual
             stream stays where it is.
+        - `watch`: sees what goes through the block as well; the forward then runs to its end.
 
         **Returns:** a statistic for the name of each matrix that was used; matrices with one input share one object.
 
         **Raises:** `ModelError` if no expert of a stack could be listened to.
         """
         collector = _Collector(statistic, len(block.sites), self._last_input.get(_shape_key(block)))
-        for batch in self._batches:
-            collector.start(batch, stop_early=not advance)
-            with stop_here(), tapped(block, collector.listen):
+        for number, batch in enumerate(self._batches):
+            collector.start(batch, stop_early=not advance and watch is None)
+            with stop_here(), tapped(block, collector.listen), _watched(watch, block):
                 output_BTD = batch.run(block.index, block.module)
+                if watch is not None:
+                    watch.add(block, number, batch, output_BTD)
                 if advance:
                     batch.hidden_BTD.copy_(output_BTD)
         collector.finish()
@@ -95,12 +102,23 @@ class BlockStream:
         return collector.result
 
     @torch.no_grad()
-    def advance(self, block: Block) -> None:
-        """Replace the residual stream before a block by the one after it. The last block's output is not needed."""
-        if block.index == len(self.anatomy.blocks) - 1:
+    def advance(self, block: Block, *, watch: ProfileWatch | None = None) -> None:
+        """Replace the residual stream before a block by the one after it.
+
+        The last block's output is not needed, unless somebody watches.
+        """
+        if watch is None and block.index == len(self.anatomy.blocks) - 1:
             return
-        for batch in self._batches:
-            batch.hidden_BTD.copy_(batch.run(block.index, block.module))
+        for number, batch in enumerate(self._batches):
+            with _watched(watch, block):
+                output_BTD = batch.run(block.index, block.module)
+            if watch is not None:
+                watch.add(block, number, batch, output_BTD)
+            batch.hidden_BTD.copy_(output_BTD)
+
+
+def _watched(watch: ProfileWatch | None, block: Block) -> AbstractContextManager[None]:
+    return nullcontext() if watch is None else watch.listening(block)
 
 
 def _shape_key(block: Block) -> tuple[str, ...]:

@@ -1,10 +1,13 @@
-"""Plans: pure functions from evidence to how sparse each block gets."""
+"""Plans: pure functions from evidence to what is dropped and how sparse each block gets."""
 
+from trueprune.plans.avss import AvssOptions, avss
+from trueprune.plans.drop import Drop
 from trueprune.plans.evidence import AllocationOptions, Evidence
 from trueprune.plans.make import make_plan, nm_zeros
 from trueprune.plans.owl import owl_keep
 from trueprune.plans.plan import BlockPlan, Pattern, Plan, read_plan
 from trueprune.plans.project import project_keep
+from trueprune.plans.rankings import RANKINGS, LayerEvidence, Ranking
 from trueprune.plans.registry import ALLOCATIONS, METHODS, resolve_method
 from trueprune.plans.swl import swl_keep
 from trueprune.plans.tplo import auto_pivot, tplo_keep
@@ -12,12 +15,18 @@ from trueprune.plans.tplo import auto_pivot, tplo_keep
 __all__ = [
     "ALLOCATIONS",
     "METHODS",
+    "RANKINGS",
     "AllocationOptions",
+    "AvssOptions",
     "BlockPlan",
+    "Drop",
     "Evidence",
+    "LayerEvidence",
     "Pattern",
     "Plan",
+    "Ranking",
     "auto_pivot",
+    "avss",
     "make_plan",
     "nm_zeros",
     "owl_keep",

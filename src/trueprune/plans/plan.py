@@ -1,4 +1,5 @@
-"""A plan: how sparse each block gets. Plain data, readable, editable, saved beside the checkpoint, accepted back."""
+"""A plan: what is taken away whole, and how sparse each block gets. Plain data, saved beside the checkpoint, editable,
+accepted back."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trueprune._support.errors import PlanError
+from trueprune.plans.drop import Drop
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -59,28 +61,34 @@ class BlockPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """How sparse each block gets, and by which rule that was chosen.
+    """What a model loses: layers taken away whole, and zeros in the weights of what is left.
 
     **Arguments:**
 
     - `method`: the allocation, `"uniform"`, `"owl"`, `"swl"`, `"tplo"`, or `"file"`.
     - `sparsity`: the target over all prunable weights.
-    - `blocks`: one entry a block.
+    - `blocks`: one entry a block of the model whose weights are pruned; none if no weight is.
     - `pattern`: see `Pattern`.
     - `score`: which weights go (`"magnitude"`, `"wanda"`, `"sparsegpt"`); may be empty in a user's file.
     - `options`: the constants of the allocation.
     - `evidence`: what the allocation was computed from, per block.
     - `notes`: sentences that a user should read.
+    - `drop`: what is taken away whole, or `None`.
+    - `order`: which came first where there are both, e.g. `("drop", "prune")`.
+    - `source_sha256`: hash of the weights that the plan was made for; empty for a plan that fits any model.
     """
 
     method: str
     sparsity: float
-    blocks: tuple[BlockPlan, ...]
+    blocks: tuple[BlockPlan, ...] = ()
     pattern: Pattern = field(default_factory=Pattern)
     score: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    drop: Drop | None = None
+    order: tuple[str, ...] = ()
+    source_sha256: str = ""
 
     def __post_init__(self):
         for index, block in enumerate(self.blocks):
@@ -101,11 +109,18 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, read back by `from_json`."""
-        return {"schema": SCHEMA, **asdict(self), "pattern": str(self.pattern), "notes": list(self.notes)}
+        return {
+            "schema": SCHEMA,
+            **asdict(self),
+            "pattern": str(self.pattern),
+            "notes": list(self.notes),
+            "drop": None if self.drop is None else self.drop.to_json(),
+            "order": list(self.order),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        """Read a plan. A user's file needs only `blocks`: numbers, or objects with `sparsity` and `matrices`.
+        """Read a plan. A user's file needs `blocks` (numbers, or objects with `sparsity` and `matrices`) or `drop`.
 
         **Raises:** `PlanError`.
         """
@@ -114,8 +129,9 @@ class Plan:
                 BlockPlan(float(block["sparsity"]), {k: float(v) for k, v in (block.get("matrices") or {}).items()})
                 if isinstance(block, Mapping)
                 else BlockPlan(float(block))
-                for block in data["blocks"]
+                for block in (data["blocks"] if "drop" not in data else data.get("blocks") or ())
             )
+            drop = Drop.from_json(data["drop"]) if data.get("drop") else None
             pattern = Pattern.parse(str(data.get("pattern", "unstructured")))
             mean = sum(block.sparsity for block in blocks) / max(len(blocks), 1)
             return cls(
@@ -127,6 +143,9 @@ class Plan:
                 options=dict(data.get("options") or {}),
                 evidence=dict(data.get("evidence") or {}),
                 notes=tuple(data.get("notes") or ()),
+                drop=drop,
+                order=tuple(data.get("order") or ()),
+                source_sha256=str(data.get("source_sha256") or ""),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(
@@ -150,3 +169,15 @@ def read_plan(path: str | Path) -> Plan:
     if not isinstance(data, dict):
         raise PlanError(f"{file} holds no JSON object", "See docs/methods.md for the format of a plan")
     return Plan.from_json(data.get("plan") or data)
+
+
+def check_made_for(plan: Plan, model_hash: str) -> None:
+    """Refuse a plan that was made for other weights.
+
+    **Raises:** `PlanError`.
+    """
+    if plan.source_sha256 and plan.source_sha256 != model_hash:
+        raise PlanError(
+            f"the plan was made for a model with other weights (hash {plan.source_sha256[:12]}, not {model_hash[:12]})",
+            "Use a plan made for this model, or take source_sha256 out of the plan to use it all the same",
+        )

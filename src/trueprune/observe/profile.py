@@ -1,0 +1,290 @@
+"""What each block and sublayer does to the residual stream: moments of what it adds, how far it turns the stream.
+
+Everything comes from one pass: the listeners only watch a forward that runs anyway.
+Legend: B sequences, T tokens, N tokens that are not padding, S sequences in all, L blocks, D residual width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trueprune._support.errors import ModelError
+from trueprune.models.anatomy import Anatomy, Block
+from trueprune.models.sites import WeightSite, has_experts
+from trueprune.observe.moments import ESTIMATORS, LayerMoments, NearZero
+from trueprune.observe.replay import MicroBatch
+from trueprune.observe.turns import TurnSum, angles_by_gap
+from trueprune.observe.wiring import Wiring
+
+# Places in a block: the stream after it, what it adds, what its sublayers add, the MLP's inner activations.
+SITES = ("output", "update", "attention", "mlp", "hidden")
+UNITS = ("block", "attention", "mlp")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProfile:
+    """What layers do to the residual stream, block by block; NaN where a block has no such part.
+
+    **Arguments:**
+
+    - `variance`: by site and estimator, of shape `(L,)`.
+    - `zeros`: by site and estimator, entries near zero and entries, of shape `(L, 2)`.
+    - `cosine`: by unit (`block`, `attention`, `mlp`), the mean over tokens of the cosine between the stream before and
+        after it, of shape `(L,)`.
+    - `angle`: by unit, the mean of `arccos(cos) / pi` at the last token of each sequence, of shape `(L,)`.
+    - `angle_gap`: the same between the stream before block l and before block l + n, of shape `(L, L)`, entry
+        `[l, n - 1]`; NaN where `l + n > L`.
+    - `gap_cosine`: for a gap n that was asked for, the mean over all tokens of the cosine between the stream before
+        block l and before block l + n, of shape `(L - n + 1,)`.
+    """
+
+    variance: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    zeros: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    cosine: Mapping[str, np.ndarray] = field(default_factory=dict)
+    angle: Mapping[str, np.ndarray] = field(default_factory=dict)
+    angle_gap: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    gap_cosine: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+
+class ProfileWatch:
+    """Watches a dense pass of a `BlockStream`, block after block.
+
+    **Arguments:**
+
+    - `anatomy`: the model's parts.
+    - `wirings`: how sublayers hang in each block.
+    - `zero`: when an activation counts as zero.
+    - `gap`: also compare streams so many blocks apart at every token (keeps as many activation buffers).
+    """
+
+    def __init__(self, anatomy: Anatomy, wirings: list[Wiring], zero: NearZero, *, gap: int | None = None):
+        self.n_blocks = len(anatomy.blocks)
+        self._paths = [block.path for block in anatomy.blocks]
+        self._wirings, self._zero, self._gap = wirings, zero, gap
+        self._moments: dict[tuple[str, int], LayerMoments] = {}
+        self._turns: dict[tuple[str, int], TurnSum] = {}
+        # The stream before block 0, 1, ... L at the last token of each sequence.
+        self._last_SD: list[list[Tensor]] = [[] for _ in range(self.n_blocks + 1)]
+        self._gap_turns = [TurnSum() for _ in range(max(0, self.n_blocks + 1 - gap))] if gap else []
+        self._history: dict[int, deque[Tensor]] = {}
+        self._square_N: dict[int, Tensor] = {}
+        self._seen: dict[str, Tensor] = {}
+
+    @contextmanager
+    def listening(self, block: Block) -> Iterator[None]:
+        """Hooks on the modules through which the parts of a block's update pass, for one micro-batch."""
+        wiring = self._wirings[block.index]
+        with ExitStack() as stack:
+            if wiring.residual and wiring.attention and wiring.mlp:
+                if wiring.parallel:
+                    last = (*wiring.attention.core, *wiring.attention.after)[-1]
+                    stack.enter_context(self._output_of(block.module.get_submodule(last), "attention"))
+                else:
+                    source = block.module.get_submodule(wiring.mlp_source or "")
+                    stack.enter_context(self._input_of(source, "middle"))
+            if site := _last_mlp_matrix(block):
+                stack.enter_context(self._input_of(site.module, "hidden"))
+            yield
+
+    @contextmanager
+    def _input_of(self, module: nn.Module, key: str) -> Iterator[None]:
+        def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._seen[key] = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+
+        handle = module.register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def _output_of(self, module: nn.Module, key: str) -> Iterator[None]:
+        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+            # A copy: a block with branches side by side may add into the tensor.
+            self._seen[key] = (output[0] if isinstance(output, tuple) else output).clone()
+
+        handle = module.register_forward_hook(keep)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def add(self, block: Block, number: int, batch: MicroBatch, output_BTD: Tensor) -> None:
+        """Take in one micro-batch that has gone through a block; `batch` still holds the stream before it.
+
+        **Arguments:**
+
+        - `block`: the block.
+        - `number`: which micro-batch this is.
+        - `batch`: the micro-batch.
+        - `output_BTD`: the block's output.
+        """
+        mask_BT = batch.mask_BT
+        x_BTD, y_BTD = batch.hidden_BTD.float(), output_BTD.float()
+        last = _last_positions(x_BTD, mask_BT)
+        if block.index == 0:
+            self._square_N[number] = _pick(x_BTD, mask_BT).square().sum(1)
+            self._last_SD[0].append(x_BTD[last].cpu())
+        self._last_SD[block.index + 1].append(y_BTD[last].cpu())
+        parts = self._parts(block, x_BTD, y_BTD)
+        squares = {
+            site: self._moments_of(site, block.index, part_BTC).add(part_BTC, mask_BT)
+            for site, part_BTC in {**parts, "output": y_BTD, **self._hidden(x_BTD)}.items()
+        }
+        self._add_turns(block.index, number, parts, squares, x_BTD, mask_BT)
+        self._square_N[number] = squares["output"]
+        if self._gap:
+            self._add_gap(block.index, number, x_BTD, y_BTD, mask_BT)
+        self._seen.clear()
+
+    def _parts(self, block: Block, x_BTD: Tensor, y_BTD: Tensor) -> dict[str, Tensor]:
+        """What was added to the stream: in all, and by each sublayer."""
+        wiring = self._wirings[block.index]
+        update_BTD = y_BTD - x_BTD
+        parts = {"update": update_BTD}
+        if not wiring.residual:
+            return parts
+        if wiring.attention and wiring.mlp:
+            middle = self._seen.get("middle")
+            # Where sublayers are joined one after the other, the stream between them says what was added (some
+            # models scale it); side by side, attention's own output does.
+            attention = self._seen["attention"] if middle is None else middle.reshape(x_BTD.shape) - x_BTD
+            parts["attention"] = attention.float()
+            parts["mlp"] = update_BTD - parts["attention"]
+        elif wiring.attention or wiring.mlp:
+            parts["attention" if wiring.attention else "mlp"] = update_BTD
+        return parts
+
+    def _hidden(self, x_BTD: Tensor) -> dict[str, Tensor]:
+        hidden = self._seen.get("hidden")
+        # Some blocks flatten sequences before their MLP.
+        return {} if hidden is None else {"hidden": hidden.reshape(*x_BTD.shape[:2], -1)}
+
+    def _moments_of(self, site: str, index: int, like_BTC: Tensor) -> LayerMoments:
+        if (site, index) not in self._moments:
+            self._moments[site, index] = LayerMoments(like_BTC.shape[-1], like_BTC.device, self._zero)
+        return self._moments[site, index]
+
+    def _add_turns(
+        self,
+        index: int,
+        number: int,
+        parts: Mapping[str, Tensor],
+        squares: Mapping[str, Tensor],
+        x_BTD: Tensor,
+        mask_BT: Tensor | None,
+    ) -> None:
+        """Cosines between `x` and `x + part`, from squared norms that are there anyway and few products."""
+        wiring = self._wirings[index]
+        x_NN = self._square_N[number].double()
+        square = {name: value.double() for name, value in squares.items()}
+        dot = {name: _dot(x_BTD, part, mask_BT) for name, part in parts.items() if name != "update" or len(parts) < 3}
+        if "attention" in parts and "mlp" in parts:
+            dot["update"] = dot["attention"] + dot["mlp"]
+        ends = _ends(x_BTD, mask_BT)
+        self._turn("block", index).add(x_NN, dot["update"], square["update"], ends)
+        if "attention" in parts:
+            self._turn("attention", index).add(x_NN, dot["attention"], square["attention"], ends)
+        if "mlp" in parts:
+            stream_NN, along_N = x_NN, dot["mlp"]
+            if "attention" in parts and not wiring.parallel:
+                # |x + a|^2, and (x + a) m from |a + m|^2 = |a|^2 + |m|^2 + 2 a m.
+                stream_NN = x_NN + 2 * dot["attention"] + square["attention"]
+                along_N = dot["mlp"] + (square["update"] - square["attention"] - square["mlp"]) / 2
+            self._turn("mlp", index).add(stream_NN, along_N, square["mlp"], ends)
+
+    def _turn(self, unit: str, index: int) -> TurnSum:
+        return self._turns.setdefault((unit, index), TurnSum())
+
+    def _add_gap(self, index: int, number: int, x_BTD: Tensor, y_BTD: Tensor, mask_BT: Tensor | None) -> None:
+        assert self._gap
+        past = self._history.setdefault(number, deque(maxlen=self._gap))
+        past.append(x_BTD.clone())
+        if len(past) == self._gap:
+            change_BTD = y_BTD - past[0]
+            before_NN = _pick(past[0], mask_BT).double().square().sum(1)
+            change_NN = _pick(change_BTD, mask_BT).double().square().sum(1)
+            dot_N = _dot(past[0], change_BTD, mask_BT)
+            self._gap_turns[index + 1 - self._gap].add(before_NN, dot_N, change_NN, _ends(x_BTD, mask_BT))
+
+    def result(self) -> LayerProfile:
+        """Everything as arrays over the blocks.
+
+        **Raises:** `ModelError` where activations were not finite.
+        """
+        for (site, index), moments in self._moments.items():
+            if not moments.is_finite():
+                raise ModelError(
+                    f"activations of {self._paths[index]} ({site}) are not finite: they overflow", "Use --dtype float32"
+                )
+        sites = [site for site in SITES if any(key[0] == site for key in self._moments)]
+        variance = {site: {e: self._each(site, e, lambda m, e: m.variance(e)) for e in ESTIMATORS} for site in sites}
+        zeros = {
+            site: {
+                e: np.stack([self._each(site, e, lambda m, e, i=i: m.zeros(e)[i]) for i in range(2)], axis=1)
+                for e in ESTIMATORS
+            }
+            for site in sites
+        }
+        units = [unit for unit in UNITS if any(key[0] == unit for key in self._turns)]
+        gap_cosine = [turn.cosine / turn.tokens for turn in self._gap_turns]
+        return LayerProfile(
+            variance=variance,
+            zeros=zeros,
+            cosine={unit: self._turned(unit, lambda t: t.cosine / t.tokens) for unit in units},
+            angle={unit: self._turned(unit, lambda t: t.angle / t.sequences) for unit in units},
+            angle_gap=angles_by_gap(torch.stack([torch.cat(rows) for rows in self._last_SD])),
+            gap_cosine={self._gap: np.array(gap_cosine)} if self._gap else {},
+        )
+
+    def _each(self, site: str, estimator: str, value: Callable[[LayerMoments, str], float]) -> np.ndarray:
+        found = [self._moments.get((site, index)) for index in range(self.n_blocks)]
+        return np.array([math.nan if moments is None else value(moments, estimator) for moments in found])
+
+    def _turned(self, unit: str, value: Callable[[TurnSum], float]) -> np.ndarray:
+        found = [self._turns.get((unit, index)) for index in range(self.n_blocks)]
+        return np.array([math.nan if turn is None else value(turn) for turn in found])
+
+
+def _pick(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+    return x_BTD.reshape(-1, x_BTD.shape[-1]) if mask_BT is None else x_BTD[mask_BT]
+
+
+def _dot(x_BTD: Tensor, y_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Products of each real token, of shape `(N,)`, float64."""
+    dot_BT = (x_BTD * y_BTD).sum(-1).double()
+    return dot_BT.reshape(-1) if mask_BT is None else dot_BT[mask_BT]
+
+
+def _last_positions(x_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Row and column of each sequence's last real token."""
+    rows, width = x_BTD.shape[:2]
+    rows_B = torch.arange(rows, device=x_BTD.device)
+    if mask_BT is None:
+        return rows_B, torch.full_like(rows_B, width - 1)
+    return rows_B, width - 1 - mask_BT.flip(1).long().argmax(1)
+
+
+def _ends(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """The last real token of each sequence, as an index into the real tokens."""
+    rows, width = x_BTD.shape[:2]
+    if mask_BT is None:
+        return torch.arange(1, rows + 1, device=x_BTD.device) * width - 1
+    return mask_BT.sum(1).cumsum(0) - 1
+
+
+def _last_mlp_matrix(block: Block) -> WeightSite | None:
+    """The matrix from the MLP's inner width back to the stream; none where experts each see some tokens only."""
+    if block.mlp is None or has_experts(block.module):
+        return None
+    back = [site for site in block.sites if site.name.split(".")[0] in block.mlp.names]
+    return back[-1] if back else None

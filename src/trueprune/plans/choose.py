@@ -1,0 +1,101 @@
+"""From importance to what is dropped: so many of the least important, or as many as hold a share of all importance.
+
+Legend: K candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from trueprune._support.errors import PlanError
+from trueprune.plans.avss import cumulative, normalised
+from trueprune.plans.rankings import LayerEvidence, Ranking, window_importance
+
+Unit = tuple[str, int]
+# The kinds of units that each choice of the user has as candidates.
+KINDS: dict[str, tuple[str, ...]] = {
+    "block": ("block",),
+    "attention": ("attention",),
+    "mlp": ("mlp",),
+    "joint": ("attention", "mlp"),
+}
+
+
+def candidates(what: str, present: Mapping[str, Sequence[int]]) -> list[Unit]:
+    """What may be dropped: kind and block of every unit that is there.
+
+    **Arguments:**
+
+    - `what`: `"block"`, `"attention"`, `"mlp"` or `"joint"` (attention and MLPs, compared with each other).
+    - `present`: for each kind, the blocks that have it.
+    """
+    return [(kind, index) for kind in KINDS[what] for index in present[kind]]
+
+
+def importance_of(units: Sequence[Unit], ranking: Ranking, evidence: LayerEvidence) -> Float[np.ndarray, " K"]:
+    """Importance of each candidate, of shape `(K,)`.
+
+    **Raises:** `PlanError` if one is not finite.
+    """
+    by_kind = {kind: ranking.importance(evidence, kind) for kind in {kind for kind, _ in units}}
+    importance_K = np.array([by_kind[kind][index] for kind, index in units], dtype=float)
+    if not np.isfinite(importance_K).all():
+        kind, index = units[int(np.flatnonzero(~np.isfinite(importance_K))[0])]
+        raise PlanError(
+            f"the {kind} of block {index} has no importance: it does more than add to the residual stream",
+            "Drop whole blocks (--what block)",
+        )
+    return importance_K
+
+
+def how_many(n_candidates: int, fraction: float | None, count: int | None, what: str) -> int:
+    """The number to drop: as given, or `floor(fraction * candidates)`.
+
+    **Raises:** `PlanError` if that is none, all, or more than there are.
+    """
+    names = {"block": "blocks", "attention": "attention sublayers", "mlp": "MLP sublayers", "joint": "sublayers"}[what]
+    if count is not None and fraction is not None:
+        raise PlanError("--count and --fraction were both given", "Use one of them")
+    if fraction is not None and not 0 < fraction < 1:
+        raise PlanError(f"the fraction {fraction} is outside (0, 1)", "Give a share such as 0.25")
+    if count is None:
+        # 1/3 of 30 is 10, also in binary.
+        count = math.floor((0.25 if fraction is None else fraction) * n_candidates + 1e-9)
+    if count < 1:
+        raise PlanError(f"none of the {n_candidates} {names} would be dropped", "Give a larger --fraction or --count")
+    if count >= n_candidates:
+        raise PlanError(
+            f"{count} {names} are to be dropped, and the model has {n_candidates}",
+            f"Drop at most {n_candidates - 1}" if n_candidates > 1 else "There is nothing to spare",
+        )
+    return count
+
+
+def by_rank(importance_K: Float[np.ndarray, " K"], count: int) -> list[int]:
+    """The `count` least important, least important first; ties by depth."""
+    return [int(i) for i in np.argsort(importance_K, kind="stable")[:count]]
+
+
+def by_mass(importance_K: Float[np.ndarray, " K"], fraction: float) -> list[int]:
+    """The least important whose shares of all importance add up to at most `fraction`, least important first.
+
+    **Raises:** `PlanError` for importances that have no mass (negative, or all zero).
+    """
+    if (importance_K < 0).any() or not importance_K.sum() > 0:
+        raise PlanError("--rule mass needs a ranking with positive scores", "Use --rule rank")
+    share_K = normalised(importance_K)
+    rank = np.argsort(share_K, kind="stable")
+    return [int(i) for i in rank if cumulative(share_K, "rank")[i] <= fraction + 1e-12]
+
+
+def consecutive_blocks(ranking: Ranking, evidence: LayerEvidence, count: int) -> list[int]:
+    """The `count` consecutive blocks that matter least together.
+
+    A gap of n compares the stream before block l and before block l + n. (LLM-Drop's search reads the column of n + 1.)
+    """
+    start = int(np.argmin(window_importance(ranking, evidence, count)))
+    return list(range(start, start + count))
