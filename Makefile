@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-engines check bench results clean
+.PHONY: demo test test-slow test-engines check bench results results-layers clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -48,6 +48,9 @@ bench: $(VENV)/.dev  ## ratios to the reference procedures, each within one run
 
 results: $(VENV)/.dev  ## the tables of docs/results.md (needs TRUEPRUNE_DATA)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.results runs/results
+
+results-layers: $(VENV)/.dev  ## the tables of layer dropping in docs/results.md (needs TRUEPRUNE_DATA)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.layers runs/layers
 
 clean:
 	rm -rf $(VENV) runs build .pytest_cache .ruff_cache .hypothesis

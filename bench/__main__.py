@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,19 @@ import torch
 from bench import reference
 from trueprune import (
     CalibrationOptions,
+    DropOptions,
+    NearZero,
     calibration_tokens,
+    drop,
     last_token_activations,
     load,
     load_statements,
+    observe_blocks,
     prune,
     read_anatomy,
+    scan,
 )
+from trueprune.audits.efficiency import EfficiencyOptions, measure_efficiency
 from trueprune.models import LoadedModel
 from trueprune.observe.activations import encode
 from trueprune.texts import select
@@ -78,6 +85,54 @@ def bench_activations(dense: LoadedModel, statements: Any) -> dict[str, Any]:
     return row("activations", seconds, base, 0.25, relative_error=error)
 
 
+def bench_scan(dense: LoadedModel, tokens: Any) -> dict[str, Any]:
+    """A scan of the same tokens and statements against plain forwards of them."""
+    statements = select(load_statements(), "choose")
+    encoded, anatomy = encode(dense, statements.texts), read_anatomy(dense.model)
+    calibration = CalibrationOptions(nsamples=16, seqlen=512)
+    seconds, _ = timed(lambda: scan(dense, calibration=calibration))
+    calls = count_forwards(dense, lambda: observe_blocks(anatomy, tokens, outlier_threshold=5.0, zero=NearZero()))
+    with torch.no_grad():
+        base, _ = timed(lambda: [dense.model(rows, use_cache=False) for rows in tokens.ids_NT.split(2)])
+        body, _ = timed(lambda: [dense.model.model(rows, use_cache=False) for rows in tokens.ids_NT.split(2)])  # type: ignore[operator,union-attr]
+    statements_alone, _ = timed(lambda: last_token_activations(anatomy, encoded))
+    return row(
+        "scan",
+        seconds,
+        base + statements_alone,
+        1.25,
+        forwards_of_each_block=calls,
+        ratio_without_head=seconds / (body + statements_alone),
+        seconds_of_statements=statements_alone,
+    )
+
+
+def count_forwards(dense: LoadedModel, function: Callable[[], Any]) -> float:
+    """How many calibration tokens go through a block in the middle, over how many there are."""
+    seen: list[int] = []
+    block = read_anatomy(dense.model).blocks[15].module
+    handle = block.register_forward_hook(lambda _m, args, _out: seen.append(args[0].shape[0] * args[0].shape[1]))
+    try:
+        function()
+    finally:
+        handle.remove()
+    return sum(n for n in seen if n > 512) / (16 * 512)
+
+
+def bench_attention(dense: LoadedModel) -> list[dict[str, Any]]:
+    """A third of the attention gone: time against the share of FLOPs that is left (ratio of the two, bound 1.1)."""
+    dropped = drop(fresh(dense), choice=DropOptions(what="attention", fraction=1 / 3))
+    options = EfficiencyOptions(prompt_tokens=512, decode_tokens=32, timing_rounds=9)
+    found = {m.metric: m for m in measure_efficiency(dropped.loaded, dense, options)}
+    whole = {m.metric: m for m in measure_efficiency(dense, None, replace(options, timing_rounds=2))}
+    rows = []
+    for phase in ("prefill", "decode"):
+        left = found[f"{phase}-flops"].value / whole[f"{phase}-flops"].value
+        speedup = found[f"{phase}-speedup"].value
+        rows.append(row(f"{phase} without a third of attention", 1 / speedup, left, 1.1, speedup=speedup))
+    return rows
+
+
 def row(name: str, seconds: float, base: float, bound: float, **more: Any) -> dict[str, Any]:
     """One line of the table."""
     ratio = seconds / base
@@ -112,6 +167,8 @@ def main() -> None:
             bench_wanda(dense, tokens),
             bench_tplo(dense, tokens, statements),
             bench_activations(dense, statements),
+            bench_scan(dense, tokens),
+            *bench_attention(dense),
         ]
     rows.append(memory_in_child())
     for found in rows:

@@ -9,7 +9,9 @@ from typing import Any
 from trueprune._support.errors import ModelError, PlanError
 from trueprune.models.anatomy import Anatomy, Block, read_anatomy
 from trueprune.models.dropped import DROPPED, check_can_drop, is_dropped, make_dropped
+from trueprune.models.probe import logit_error, probe_logits
 from trueprune.models.trim import refuse_shared_cache, remove_blocks, text_config
+from trueprune.observe.replay import bypassed
 from trueprune.observe.wiring import Branch, Wiring, read_wirings
 from trueprune.plans.drop import Drop
 
@@ -96,7 +98,8 @@ def apply_drop(anatomy: Anatomy, drop: Drop) -> Anatomy:
 
     **Returns:** the anatomy of what is left.
 
-    **Raises:** as `check_drop`; the model is then unchanged.
+    **Raises:** as `check_drop`; the model is then unchanged. `ModelError` if what is left does not compute what the
+    whole model computes when the same layers are bypassed.
     """
     check_drop(anatomy, drop)
     model: Any = anatomy.model
@@ -111,6 +114,8 @@ def apply_drop(anatomy: Anatomy, drop: Drop) -> Anatomy:
             if block.index in indices and branch is not None:
                 zero |= {f"{block.path}.{branch.core[-1]}": branch.returns}
                 passing += [f"{block.path}.{name}" for name in _passing(branch)]
+    with bypassed(anatomy, gone, zero, passing):
+        expected_BTV = probe_logits(model)
     if is_dropped(model):
         earlier = getattr(model.config, DROPPED)
         zero, passing = {**earlier["zero"], **zero}, [*earlier["pass"], *passing]
@@ -123,6 +128,13 @@ def apply_drop(anatomy: Anatomy, drop: Drop) -> Anatomy:
     if zero:
         slots = _slots(read_anatomy(model), zero)
         make_dropped(model, {"zero": zero, "pass": sorted(set(passing)), "slots": slots})
+    error, tolerance = logit_error(expected_BTV, probe_logits(model))
+    if not error <= tolerance:
+        raise ModelError(
+            f"without these layers {type(model).__name__} computes something else (relative error {error:.1e}): "
+            "its other layers depend on their numbers",
+            "This architecture cannot lose them; prune its weights instead (trueprune prune)",
+        )
     return read_anatomy(model)
 
 

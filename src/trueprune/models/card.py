@@ -16,20 +16,53 @@ def model_card(record: Mapping[str, Any], source: str) -> str:
     """
     plan = record.get("plan") or {}
     lines = ["---", "tags:", "- trueprune", "- pruning", "---", "", f"# {source}, pruned", ""]
-    if plan:
-        blocks = plan.get("blocks", [])
-        lines += [
-            f"Pruned with trueprune: method `{record.get('method')}`, "
-            f"score `{plan.get('score')}`, "
-            f"pattern `{plan.get('pattern')}`, target sparsity {plan.get('sparsity')}, "
-            f"{len(blocks)} blocks, measured sparsity of the pruned matrices {record.get('measured_sparsity', 0):.4f}.",
-            "",
-            "The zeros are stored in ordinary dense tensors: any engine loads the checkpoint, and none runs it faster "
-            "or in less memory for unstructured zeros.",
-            "",
-        ]
-        lines += [f"Note: {note}.\n" for note in plan.get("notes", [])]
+    for step in plan.get("order") or (("prune",) if plan else ()):
+        lines += _dropped(plan["drop"]) if step == "drop" else _pruned(record, plan)
+    lines += [f"Note: {note}.\n" for note in plan.get("notes", [])]
     if command := record.get("command"):
         lines += ["Made by:", "", "```", str(command), "```", ""]
     lines += ["`trueprune.json` holds the plan, the seed, the hash of the calibration tokens and the versions.", ""]
     return "\n".join(lines)
+
+
+def _pruned(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Pruned with trueprune: method `{plan.get('method')}`, "
+        f"score `{plan.get('score')}`, "
+        f"pattern `{plan.get('pattern')}`, target sparsity {plan.get('sparsity')}, "
+        f"{len(plan.get('blocks', []))} blocks, measured sparsity of the pruned matrices "
+        f"{record.get('measured_sparsity', 0):.4f}.",
+        "",
+        "The zeros are stored in ordinary dense tensors: any engine loads the checkpoint, and none runs it faster "
+        "or in less memory for unstructured zeros.",
+        "",
+    ]
+
+
+def _dropped(drop: Mapping[str, Any]) -> list[str]:
+    gone = [
+        f"{name} {', '.join(map(str, drop[kind]))}"
+        for kind, name in (
+            ("blocks", "blocks"),
+            ("attention", "the attention of blocks"),
+            ("mlp", "the MLPs of blocks"),
+        )
+        if drop.get(kind)
+    ]
+    # Where both sublayers of a block went, the block did.
+    sublayers = set(drop.get("attention") or ()) ^ set(drop.get("mlp") or ())
+    lines = [
+        f"Taken away with trueprune, of {drop.get('n_blocks')} blocks counted from 0: {'; '.join(gone)}. "
+        f"Chosen by `{drop.get('by')}`, {drop.get('schedule')}.",
+        "",
+    ]
+    if sublayers - set(drop.get("blocks") or ()):
+        lines += [
+            "Weights, work and key-value cache of a dropped sublayer are gone. Load the checkpoint with "
+            "`trueprune.load(folder)`, or with `AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`; "
+            "`trueprune export` writes it for other engines.",
+            "",
+        ]
+    else:
+        lines += ["The rest is an ordinary checkpoint with fewer blocks, which any engine runs faster.", ""]
+    return lines

@@ -17,8 +17,8 @@ from trueprune._support.folders import whole_folder
 from trueprune.models.card import model_card
 from trueprune.models.dropped import is_dropped, write_code
 from trueprune.models.load import LoadedModel, from_folder, quiet_transformers
+from trueprune.models.probe import logit_error, probe_logits
 from trueprune.models.record import RECORD
-from trueprune.models.record import read_record as read_record
 
 
 def save(
@@ -61,12 +61,12 @@ def save(
         (work / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (work / "README.md").write_text(model_card(record, loaded.source), encoding="utf-8")
         with _adapter_disabled(model):
-            ids_BT, expected_BTV = _probe_logits(base)
+            expected_BTV = probe_logits(base)
         weights = next(base.parameters())
         dtype, device = weights.dtype, weights.device
         if free_memory:
             base.to("meta")
-        _check(work, ids_BT, expected_BTV, dtype, device, loaded.trust_remote_code)
+        _check(work, expected_BTV, dtype, device, loaded.trust_remote_code)
     return path
 
 
@@ -97,28 +97,13 @@ def _adapter_disabled(model: nn.Module) -> AbstractContextManager[Any]:
     return model.disable_adapter() if _is_peft(model) else nullcontext()  # type: ignore[operator]
 
 
-def _probe_logits(model: Any) -> tuple[Tensor, Tensor]:
-    """Token ids and the logits that the saved checkpoint must reproduce, of shapes `(B, T)` and `(B, T, V)`."""
-    table = model.get_input_embeddings().weight
-    # Few but spread-out tokens: every block and most rows of every matrix take part.
-    ids_BT = (torch.arange(24, dtype=torch.long).reshape(2, 12) * 7919 + 11) % table.shape[0]
-    with torch.no_grad():
-        return ids_BT, model(ids_BT.to(table.device), use_cache=False).logits.cpu()
-
-
-def _check(
-    folder: Path, ids_BT: Tensor, expected_BTV: Tensor, dtype: torch.dtype, device: torch.device, trust: bool
-) -> None:
+def _check(folder: Path, expected_BTV: Tensor, dtype: torch.dtype, device: torch.device, trust: bool) -> None:
     """Load what was written, where the model was, and compare logits."""
     again, info = from_folder(folder, str(folder), dtype=dtype, trust_remote_code=trust)
     if info.get("missing_keys") or info.get("unexpected_keys"):
         keys = [*info["missing_keys"], *info["unexpected_keys"]][:3]
         raise ModelError(f"the saved checkpoint does not load as it was written ({', '.join(keys)})", _REPORT)
-    _, found_BTV = _probe_logits(again.eval().to(device))
-    want, got = expected_BTV.float(), found_BTV.float()
-    error = ((want - got).abs().max() / want.abs().max().clamp_min(1e-6)).item()
-    # The same weights on the same device give the same bits but for the order of a few sums.
-    tolerance = 1e-4 if dtype == torch.float32 else 1e-2
+    error, tolerance = logit_error(expected_BTV, probe_logits(again.eval().to(device)))
     if not error <= tolerance:
         raise ModelError(f"the saved checkpoint gives other logits (relative error {error:.1e})", _REPORT)
 

@@ -129,7 +129,9 @@ class ProfileWatch:
         - `output_BTD`: the block's output.
         """
         mask_BT = batch.mask_BT
-        x_BTD, y_BTD = batch.hidden_BTD.float(), output_BTD.float()
+        x_BTD = batch.hidden_BTD.float()
+        # On a model that lies on several devices, a block's output is not where its input was.
+        y_BTD = output_BTD.to(x_BTD.device).float()
         last = _last_positions(x_BTD, mask_BT)
         if block.index == 0:
             self._square_N[number] = _pick(x_BTD, mask_BT).square().sum(1)
@@ -157,8 +159,10 @@ class ProfileWatch:
             middle = self._seen.get("middle")
             # Where sublayers are joined one after the other, the stream between them says what was added (some
             # models scale it); side by side, attention's own output does.
-            attention = self._seen["attention"] if middle is None else middle.reshape(x_BTD.shape) - x_BTD
-            parts["attention"] = attention.float()
+            if middle is None:
+                parts["attention"] = self._seen["attention"].to(x_BTD.device).float()
+            else:
+                parts["attention"] = middle.to(x_BTD.device).reshape(x_BTD.shape) - x_BTD
             parts["mlp"] = update_BTD - parts["attention"]
         elif wiring.attention or wiring.mlp:
             parts["attention" if wiring.attention else "mlp"] = update_BTD
@@ -167,7 +171,7 @@ class ProfileWatch:
     def _hidden(self, x_BTD: Tensor) -> dict[str, Tensor]:
         hidden = self._seen.get("hidden")
         # Some blocks flatten sequences before their MLP.
-        return {} if hidden is None else {"hidden": hidden.reshape(*x_BTD.shape[:2], -1)}
+        return {} if hidden is None else {"hidden": hidden.to(x_BTD.device).reshape(*x_BTD.shape[:2], -1)}
 
     def _moments_of(self, site: str, index: int, like_BTC: Tensor) -> LayerMoments:
         if (site, index) not in self._moments:

@@ -7,7 +7,7 @@ Legend: B sequences of a micro-batch, T tokens, D residual width.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trueprune.models.anatomy import Anatomy
+from trueprune.models.stubs import ZeroOutput
 
 
 class _Stop(Exception):  # noqa: N818 - a signal, not an error
@@ -129,6 +130,34 @@ def _forwards_replaced(pairs: list[tuple[nn.Module, Any]]) -> Iterator[None]:
                 module.__dict__.pop("forward", None)
             else:
                 module.forward = old
+
+
+@contextmanager
+def bypassed(
+    anatomy: Anatomy, gone: Collection[int], zero: Mapping[str, int], passing: Iterable[str]
+) -> Iterator[None]:
+    """Run a model for a while as if some of its layers were not there, without changing it.
+
+    **Arguments:**
+
+    - `anatomy`: the model's parts.
+    - `gone`: blocks that pass their input on.
+    - `zero`: modules that give zeros, by path, and how they return them (see `stubs.ZeroOutput`).
+    - `passing`: modules that pass their input on, by path.
+    """
+    as_tuple = _returns_tuple(anatomy)
+
+    def passes(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        return hidden_states
+
+    def passes_block(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        return (hidden_states, None) if as_tuple else hidden_states
+
+    pairs = [(block.module, passes_block) for block in anatomy.blocks if block.index in gone]
+    pairs += [(anatomy.model.get_submodule(path), ZeroOutput(returns).forward) for path, returns in zero.items()]
+    pairs += [(anatomy.model.get_submodule(path), passes) for path in passing]
+    with _forwards_replaced(pairs):
+        yield
 
 
 def share_equal(new: Any, old: Any) -> Any:
