@@ -41,7 +41,7 @@ $(VENV)/.engines: $(VENV)/.dev
 	touch $@
 
 test-engines: $(VENV)/.engines  ## exports in llama.cpp and mlx-lm; the former is compiled where it has no wheel
-	OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m engines -q
+	OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m engines -q -s
 
 bench: $(VENV)/.dev  ## ratios to the reference procedures, each within one run
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench

@@ -13,7 +13,7 @@ from trueprune.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = ("prune", "scan", "audit", "demo")
+COMMANDS = ("prune", "drop", "scan", "audit", "export", "demo")
 # Commands of others, whose flags are not ours.
 FOREIGN = ("pip ", "main.py", "generate_acts.py", "git ", "python", "make ")
 FOREIGN_FLAGS = {"--help", "--version"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from zoo import ARCHITECTURES, GQA, SPECIAL, tiny_model
 from trueprune import ModelError, PlanError, TruepruneError, load, save
 from trueprune.cli.main import run
 from trueprune.edits import apply_drop
-from trueprune.jobs import DropOptions, drop, prune
+from trueprune.jobs import DropOptions, drop
 from trueprune.models import LoadedModel, read_anatomy
 from trueprune.models.trim import trimmed
 from trueprune.observe import NearZero, observe_blocks
@@ -96,7 +97,7 @@ def test_what_is_left_is_the_whole_with_layers_silenced(name, tmp_path, plainly)
     source = lively_model(name)
     whole, tensors, kind = logits_of(source), set(source.state_dict()), source.config.model_type
     for number, gone in enumerate(CASES.values()):
-        model = lively_model(name)
+        model = copy.deepcopy(source)
         with without(model, name, **gone):
             expected = logits_of(model)
         assert (whole - expected).abs().max() > 1e-2, "what is dropped matters"
@@ -112,11 +113,9 @@ def test_what_is_left_is_the_whole_with_layers_silenced(name, tmp_path, plainly)
             assert len(config.get("layer_types", "ab")) == 2
             assert sorted(file.name for file in folder.glob("*.py")) == []
             continue
-        # The head may be tied to the embeddings, and is then not written.
+        # A head that is tied to the embeddings is not written.
         left = {key for key in tensors if not key.startswith(names_gone(name, **gone))}
-        assert set(load_file(folder / "model.safetensors")) | {"lm_head.weight"} == left | {"lm_head.weight"} or (
-            name == "gpt_neox" and set(load_file(folder / "model.safetensors")) == left
-        )
+        assert set(load_file(folder / "model.safetensors")) | {"lm_head.weight"} == left | {"lm_head.weight"}
         with pytest.raises(ValueError, match="trust_remote_code"):
             plainly(folder, False)
 
@@ -136,7 +135,7 @@ def test_other_ways_to_join_sublayers_are_cut_as_well(name):
 
 
 def generated(model: Any, lengths: tuple[int, ...], *, use_cache: bool = True, beams: int = 1) -> torch.Tensor:
-    """24 more tokens for prompts of these lengths, padded on the left in one batch."""
+    """20 more tokens for prompts of these lengths, padded on the left in one batch."""
     longest = max(lengths)
     ids_BT, mask_BT = token_rows(len(lengths), longest, seed=5), torch.ones(len(lengths), longest, dtype=torch.long)
     for row, length in enumerate(lengths):
@@ -145,8 +144,8 @@ def generated(model: Any, lengths: tuple[int, ...], *, use_cache: bool = True, b
         return model.generate(
             torch.where(mask_BT == 1, ids_BT, SPECIAL["pad_token_id"]),
             attention_mask=mask_BT,
-            max_new_tokens=24,
-            min_new_tokens=24,
+            max_new_tokens=20,
+            min_new_tokens=20,
             do_sample=False,
             num_beams=beams,
             use_cache=use_cache,
@@ -165,7 +164,7 @@ def test_generating_with_a_cache_is_generating_without(name):
         plain = generated(model, lengths, use_cache=False)
         assert torch.equal(generated(model, lengths), plain)
         assert "blocks" in gone or torch.equal(plain, expected)
-        if gone in ({"attention": (0,)}, {"blocks": (0,)}):
+        if gone == {"attention": (0,)}:
             assert torch.equal(generated(model, lengths, beams=2), generated(model, lengths, beams=2, use_cache=False))
 
 
@@ -177,7 +176,6 @@ def cache_bytes(model: Any) -> int:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.filterwarnings("ignore")
 def test_the_cache_shrinks_by_what_is_gone(name):
     whole = cache_bytes(tiny_model(name))
     assert whole > 0
@@ -396,9 +394,7 @@ def test_iterative_is_one_at_a_time_by_hand(folder, tokens, what):
             del names[index]
     result = choose(folder, what=what, count=3, schedule="iterative")
     found = result.plan.drop
-    assert {(k, i) for k in ("attention", "mlp") for i in getattr(found, k)} | {
-        ("block", i) for i in found.blocks
-    } >= gone
+    assert {(k, i) for k in kinds for i in getattr(found, "blocks" if k == "block" else k)} == gone
     assert len(found.rounds) == 3
     assert found.n_blocks == 6
     torch.testing.assert_close(logits_of(result.loaded.model), logits_of(model))
@@ -566,6 +562,15 @@ def test_the_same_command_gives_the_same_files(folder, tmp_path):
 # Refusals
 
 
+@pytest.fixture(scope="module")
+def whole(folder):
+    """A model that no refusal changes."""
+    loaded = load(folder)
+    before = logits_of(loaded.model)
+    yield loaded
+    assert torch.equal(logits_of(loaded.model), before)
+
+
 def refused(arguments: list[str], out: Path, capsys) -> str:
     """The one line with which the command line refuses; nothing was written."""
     before = sorted(out.parent.iterdir())
@@ -593,19 +598,18 @@ REFUSED_OPTIONS = [
     ({"rule": "mass", "by": "random"}, "--rule mass needs scores"),
     ({"rule": "mass", "what": "block", "consecutive": True}, "--rule mass takes a --fraction"),
     ({"rule": "mass", "fraction": 0.001}, "none of the 6 attention sublayers would be dropped"),
-    ({"rule": "mass", "fraction": 0.9999999}, None),
     ({"consecutive": True}, "--consecutive drops blocks, at once"),
     ({"consecutive": True, "what": "block", "schedule": "iterative"}, "--consecutive drops blocks, at once"),
     ({"by": "random", "schedule": "iterative"}, "--schedule iterative observes again"),
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), [(o, m) for o, m in REFUSED_OPTIONS if m])
-def test_options_that_make_no_sense_are_refused(folder, tmp_path, capsys, options, message):
+@pytest.mark.parametrize(("options", "message"), REFUSED_OPTIONS)
+def test_options_that_make_no_sense_are_refused(folder, whole, tokens, tmp_path, capsys, options, message):
     flags = [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items()]
     assert message in refused(["drop", str(folder), *flags, *SHORT], tmp_path / "out", capsys)
     with pytest.raises(TruepruneError) as error:
-        choose(folder, **options)
+        drop(whole, choice=DropOptions(**options), tokens=tokens)
     assert message in str(error.value)
 
 
@@ -639,12 +643,12 @@ REFUSED_FILES = [
 
 
 @pytest.mark.parametrize(("data", "message"), REFUSED_FILES)
-def test_files_that_do_not_fit_are_refused(folder, tmp_path, capsys, data, message):
+def test_files_that_do_not_fit_are_refused(folder, whole, tmp_path, capsys, data, message):
     file = tmp_path / "layers.json"
     file.write_text(json.dumps(data))
     assert message in refused(["drop", str(folder), "--by", str(file)], tmp_path / "out", capsys)
-    with pytest.raises(TruepruneError):
-        choose(folder, by=str(file))
+    with pytest.raises(PlanError):
+        drop(whole, choice=DropOptions(by=str(file)))
 
 
 def test_a_file_that_is_no_json_is_refused(folder, tmp_path, capsys):
@@ -829,8 +833,7 @@ def test_a_base_that_transformers_has_not_is_named(tiny, tmp_path):
 def test_code_in_the_folder_is_not_run_by_us(tiny, tmp_path):
     folder = save(replace(tiny, model=cut(tiny.model, attention=(1,))), tmp_path / "out")
     (folder / "modeling_trueprune.py").write_text("raise SystemExit('the code ran')")
-    for trust in (False, True):
-        assert torch.equal(logits_of(load(folder, trust_remote_code=trust).model), logits_of(tiny.model))
+    assert torch.equal(logits_of(load(folder).model), logits_of(tiny.model))
 
 
 def test_a_plan_with_both_reads_back():

@@ -392,7 +392,7 @@ class Carousel(nn.Module):
         x = self.embed(input_ids)
         for layer in self.layers:
             x = layer(x, attention_mask=attention_mask)
-        return x
+        return SimpleNamespace(logits=x)
 
 
 def ride(angles, gap=None, **joined) -> LayerProfile:

@@ -125,7 +125,7 @@ def apply_drop(anatomy: Anatomy, drop: Drop) -> Anatomy:
         remove_blocks(anatomy, sorted(gone))
         zero = {new: zero[old] for old in zero if (new := _renumbered(old, prefix, kept))}
         passing = [new for old in passing if (new := _renumbered(old, prefix, kept))]
-    if zero:
+    if zero or is_dropped(model):
         slots = _slots(read_anatomy(model), zero)
         make_dropped(model, {"zero": zero, "pass": sorted(set(passing)), "slots": slots})
     error, tolerance = logit_error(expected_BTV, probe_logits(model))

@@ -115,7 +115,7 @@ def drop(
         check_output(Path(output), overwrite, [] if isinstance(model, LoadedModel) else [model])
     loaded = as_loaded(model, loading)
     anatomy = read_anatomy(loaded.model)
-    check_can_lose(anatomy, KINDS[choice.what])
+    check_can_lose(anatomy, KINDS[choice.what] if file is None or file.listed is None else ())
     before = plan_before(loaded, anatomy)
     source_hash = hash_model(loaded.model) if output is not None or (file and file.source_sha256) else ""
     if file is not None:
@@ -254,8 +254,8 @@ def _ranking(choice: DropOptions) -> tuple[DropFile | None, Ranking]:
 def _refuse_idle(choice: DropOptions, file: DropFile | None, ranking: Ranking) -> None:
     """Refuse options that contradict each other, or that nothing would look at."""
     if file is not None and file.listed is not None:
-        if choice.fraction is not None or choice.count is not None or choice.consecutive:
-            raise PlanError(f"{choice.by} says what to drop", "Leave --fraction, --count and --consecutive out")
+        if choice != DropOptions(what=choice.what, by=choice.by):
+            raise PlanError(f"{choice.by} says what to drop", "Leave out what else you gave")
         return
     if choice.schedule not in ("one-shot", "iterative"):
         raise PlanError(f"unknown schedule {choice.schedule!r}", "Use one-shot or iterative")

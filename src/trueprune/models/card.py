@@ -16,7 +16,7 @@ def model_card(record: Mapping[str, Any], source: str) -> str:
     """
     plan = record.get("plan") or {}
     lines = ["---", "tags:", "- trueprune", "- pruning", "---", "", f"# {source}, pruned", ""]
-    for step in plan.get("order") or (("prune",) if plan else ()):
+    for step in dict.fromkeys(plan.get("order") or (("prune",) if plan else ())):
         lines += _dropped(plan["drop"]) if step == "drop" else _pruned(record, plan)
     lines += [f"Note: {note}.\n" for note in plan.get("notes", [])]
     if command := record.get("command"):

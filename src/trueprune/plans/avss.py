@@ -6,7 +6,7 @@ Legend: L layers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -110,6 +110,3 @@ def profile_avss(profile: LayerProfile, unit: str, options: AvssOptions) -> np.n
     extra = (1, 2) if options.smoothing else (0, 0)
     sparsity_L = (zeros_L2[:, 0] + extra[0]) / (zeros_L2[:, 1] + extra[1])
     return avss(profile.variance[site][options.estimator], sparsity_L)
-
-
-SITES = tuple(site for site in get_args(Site) if site != "auto")
