@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from trueprune._support.errors import ModelError, PlanError
 from trueprune.models.anatomy import Anatomy, Block, read_anatomy
-from trueprune.models.dropped import DROPPED, check_can_drop, is_dropped, make_dropped
+from trueprune.models.dropped import DROPPED, check_can_drop, is_dropped, make_dropped, make_ordinary
 from trueprune.models.probe import logit_error, probe_logits
 from trueprune.models.trim import refuse_shared_cache, remove_blocks, text_config
 from trueprune.observe.replay import bypassed
@@ -116,6 +118,8 @@ def apply_drop(anatomy: Anatomy, drop: Drop) -> Anatomy:
                 passing += [f"{block.path}.{name}" for name in _passing(branch)]
     with bypassed(anatomy, gone, zero, passing):
         expected_BTV = probe_logits(model)
+    if not bool(torch.isfinite(expected_BTV).all()):
+        raise ModelError("without these layers the model gives NaN or infinite logits", "Use --dtype float32")
     if is_dropped(model):
         earlier = getattr(model.config, DROPPED)
         zero, passing = {**earlier["zero"], **zero}, [*earlier["pass"], *passing]
@@ -125,9 +129,11 @@ def apply_drop(anatomy: Anatomy, drop: Drop) -> Anatomy:
         remove_blocks(anatomy, sorted(gone))
         zero = {new: zero[old] for old in zero if (new := _renumbered(old, prefix, kept))}
         passing = [new for old in passing if (new := _renumbered(old, prefix, kept))]
-    if zero or is_dropped(model):
+    if zero:
         slots = _slots(read_anatomy(model), zero)
         make_dropped(model, {"zero": zero, "pass": sorted(set(passing)), "slots": slots})
+    elif is_dropped(model):
+        make_ordinary(model)
     error, tolerance = logit_error(expected_BTV, probe_logits(model))
     if not error <= tolerance:
         raise ModelError(

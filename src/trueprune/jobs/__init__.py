@@ -3,8 +3,9 @@
 from trueprune.jobs.audit import audit
 from trueprune.jobs.common import LoadOptions, PruneResult
 from trueprune.jobs.demo import demo
-from trueprune.jobs.drop import DropOptions, drop
+from trueprune.jobs.drop import drop
 from trueprune.jobs.export import ExportResult, export
+from trueprune.jobs.layer_choice import DropOptions
 from trueprune.jobs.prune import prune
 from trueprune.jobs.scan import scan
 

@@ -26,8 +26,10 @@ def model_card(record: Mapping[str, Any], source: str) -> str:
 
 
 def _pruned(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    # A later step that dropped layers has a method of its own.
+    method = plan.get("method") if str(record.get("method")).startswith("drop") else record.get("method")
     return [
-        f"Pruned with trueprune: method `{plan.get('method')}`, "
+        f"Pruned with trueprune: method `{method}`, "
         f"score `{plan.get('score')}`, "
         f"pattern `{plan.get('pattern')}`, target sparsity {plan.get('sparsity')}, "
         f"{len(plan.get('blocks', []))} blocks, measured sparsity of the pruned matrices "

@@ -55,6 +55,15 @@ def make_dropped(model: Any, dropped: dict[str, Any]) -> None:
     }
 
 
+def make_ordinary(model: Any) -> None:
+    """Give a model its own class and configuration back: no stand-in is left in it."""
+    base = getattr(model.config, BASE)
+    model.__class__ = getattr(transformers, base["model"])
+    model.config.__class__ = getattr(transformers, base["config"])
+    for key in (DROPPED, BASE, "auto_map"):
+        delattr(model.config, key)
+
+
 def check_can_drop(model: Any) -> None:
     """Refuse a model whose sublayers could be dropped but not saved.
 

@@ -200,8 +200,12 @@ def _move(model: nn.Module, device: str) -> None:
 
 
 def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if dropped := read_dropped(Path(location)):
+        # With the configuration at hand, transformers has no reason to look for the code in the folder.
+        options = {"config": dropped[1], "trust_remote_code": False}
     try:
-        return AutoTokenizer.from_pretrained(location, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(location, **options)
     except Exception as error:
         # A model without a tokenizer can still be pruned on token ids; whoever needs text says so by name.
         folder = Path(location)

@@ -23,7 +23,7 @@ from trueprune.models.sites import WeightSite, has_experts
 from trueprune.observe.moments import ESTIMATORS, LayerMoments, NearZero
 from trueprune.observe.replay import MicroBatch
 from trueprune.observe.turns import TurnSum, angles_by_gap
-from trueprune.observe.wiring import Wiring
+from trueprune.observe.wiring import Branch, Wiring
 
 # Places in a block: the stream after it, what it adds, what its sublayers add, the MLP's inner activations.
 SITES = ("output", "update", "attention", "mlp", "hidden")
@@ -84,13 +84,8 @@ class ProfileWatch:
         """Hooks on the modules through which the parts of a block's update pass, for one micro-batch."""
         wiring = self._wirings[block.index]
         with ExitStack() as stack:
-            if wiring.residual and wiring.attention and wiring.mlp:
-                if wiring.parallel:
-                    last = (*wiring.attention.core, *wiring.attention.after)[-1]
-                    stack.enter_context(self._output_of(block.module.get_submodule(last), "attention"))
-                else:
-                    source = block.module.get_submodule(wiring.mlp_source or "")
-                    stack.enter_context(self._input_of(source, "middle"))
+            for kind, branch in _branches(wiring):
+                stack.enter_context(self._output_of(block.module.get_submodule(branch.last), kind))
             if site := _last_mlp_matrix(block):
                 stack.enter_context(self._input_of(site.module, "hidden"))
             yield
@@ -151,22 +146,14 @@ class ProfileWatch:
     def _parts(self, block: Block, x_BTD: Tensor, y_BTD: Tensor) -> dict[str, Tensor]:
         """What was added to the stream: in all, and by each sublayer."""
         wiring = self._wirings[block.index]
-        update_BTD = y_BTD - x_BTD
-        parts = {"update": update_BTD}
-        if not wiring.residual:
-            return parts
-        if wiring.attention and wiring.mlp:
-            middle = self._seen.get("middle")
-            # Where sublayers are joined one after the other, the stream between them says what was added (some
-            # models scale it); side by side, attention's own output does.
-            if middle is None:
-                parts["attention"] = self._seen["attention"].to(x_BTD.device).float()
-            else:
-                parts["attention"] = middle.to(x_BTD.device).reshape(x_BTD.shape) - x_BTD
-            parts["mlp"] = update_BTD - parts["attention"]
-        elif wiring.attention or wiring.mlp:
-            parts["attention" if wiring.attention else "mlp"] = update_BTD
-        return parts
+        parts: dict[str, Tensor] = {}
+        # What the sublayers gave, and not a difference of streams, whose rounding would drown it in bfloat16.
+        for kind, branch in _branches(wiring):
+            given_BTD = self._seen[kind].to(x_BTD.device).float().reshape(x_BTD.shape)
+            parts[kind] = given_BTD if branch.scale == 1 else given_BTD * branch.scale
+        update_BTD = sum(parts.values()) if parts else y_BTD - x_BTD
+        assert isinstance(update_BTD, Tensor)
+        return {**parts, "update": update_BTD}
 
     def _hidden(self, x_BTD: Tensor) -> dict[str, Tensor]:
         hidden = self._seen.get("hidden")
@@ -257,6 +244,12 @@ class ProfileWatch:
     def _turned(self, unit: str, value: Callable[[TurnSum], float]) -> np.ndarray:
         found = [self._turns.get((unit, index)) for index in range(self.n_blocks)]
         return np.array([math.nan if turn is None else value(turn) for turn in found])
+
+
+def _branches(wiring: Wiring) -> list[tuple[str, Branch]]:
+    """The sublayers whose outputs are what the block adds to the stream."""
+    found = {"attention": wiring.attention, "mlp": wiring.mlp} if wiring.residual else {}
+    return [(kind, branch) for kind, branch in found.items() if branch is not None]
 
 
 def _pick(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ Legend: B sequences, T tokens, D residual width.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,12 +29,19 @@ class Branch:
     - `before`: children that only prepare its input, or stand between two modules of `core`: norms, activations.
     - `after`: children that only see its output: sandwich norms, dropout.
     - `returns`: what the last of `core` returns: 0 for a tensor, n for a tuple of n.
+    - `scale`: by what the block multiplies the branch's output before it adds it to the stream.
     """
 
     core: tuple[str, ...]
     before: tuple[str, ...]
     after: tuple[str, ...]
     returns: int
+    scale: float = 1.0
+
+    @property
+    def last(self) -> str:
+        """The child whose output is the branch's."""
+        return (*self.core, *self.after)[-1]
 
 
 @dataclass(frozen=True)
@@ -118,11 +125,17 @@ def _wire(block: Block, calls: list[_Call], x_BTD: Tensor, y_BTD: Tensor) -> Wir
     a_branch, a_BTD = _branch(attention, calls, mlp, x_BTD)
     m_branch, m_BTD = _branch(mlp, calls, attention, x_BTD)
     if a_BTD is not None and m_BTD is not None and parallel:
-        residual = _adds(x_BTD, y_BTD, a_BTD + m_BTD)
+        scales = [_scale(x_BTD, y_BTD, a_BTD + m_BTD)] * 2
     else:
         middle_BTD = y_BTD if source is None else x_BTD if a_BTD is None else source.x.reshape(x_BTD.shape)
-        residual = _adds(x_BTD, middle_BTD, a_BTD) and _adds(middle_BTD, y_BTD, m_BTD)
-    return Wiring(a_branch, m_branch, parallel, source.name if source else None, residual)
+        scales = [_scale(x_BTD, middle_BTD, a_BTD), _scale(middle_BTD, y_BTD, m_BTD)]
+    return Wiring(
+        attention=a_branch and replace(a_branch, scale=scales[0] or 1.0),
+        mlp=m_branch and replace(m_branch, scale=scales[1] or 1.0),
+        parallel=parallel,
+        mlp_source=source.name if source else None,
+        residual=None not in scales,
+    )
 
 
 def _core(sublayer: Sublayer | None, calls: list[_Call]) -> list[_Call]:
@@ -159,7 +172,8 @@ def _branch(
         after=_names(call for call in after if _once(call, calls)),
         returns=core[-1].returns,
     )
-    return branch, (core + after)[-1].kept_BTD.reshape(like_BTD.shape)
+    given = [call for call in core + after if call.name == branch.last][-1]
+    return branch, given.kept_BTD.reshape(like_BTD.shape)
 
 
 def _before(core: list[_Call], calls: list[_Call], first: int) -> list[_Call]:
@@ -188,13 +202,18 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.data_ptr() == b.data_ptr() and a.numel() == b.numel())
 
 
-def _adds(x_BTD: Tensor, y_BTD: Tensor, part_BTD: Tensor | None) -> bool:
-    """Whether `y = x + k part` for one number k (some models scale what they add)."""
+def _scale(x_BTD: Tensor, y_BTD: Tensor, part_BTD: Tensor | None) -> float | None:
+    """The number k with `y = x + k part` (some models scale what they add), or `None` if there is none."""
     change = (y_BTD - x_BTD).double()
     if part_BTD is None:
-        return not bool(change.any())
+        return None if bool(change.any()) else 1.0
     part = part_BTD.double()
     k = (change * part).sum() / part.square().sum().clamp_min(1e-300)
     # What is added may be small beside the stream, in whose rounding it is read back.
     noise = torch.finfo(x_BTD.dtype).eps * max(float(x_BTD.abs().max()), float(y_BTD.abs().max()))
-    return float((change - k * part).abs().max()) <= 8 * noise + 1e-3 * float(change.abs().max())
+    error = float((change - k * part).abs().max())
+    if not error <= 8 * noise + 1e-3 * float(change.abs().max()):
+        return None
+    # Almost one is one: the rest is rounding.
+    tolerance = 1e-3 + 8 * noise / max(float(part.abs().max()), 1e-300)
+    return 1.0 if abs(float(k) - 1) <= tolerance else float(k)

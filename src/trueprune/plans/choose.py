@@ -52,6 +52,16 @@ def importance_of(units: Sequence[Unit], ranking: Ranking, evidence: LayerEviden
     return importance_K
 
 
+def share_of(fraction: float | None) -> float:
+    """The fraction that was given, or a quarter.
+
+    **Raises:** `PlanError` outside (0, 1).
+    """
+    if fraction is not None and not 0 < fraction < 1:
+        raise PlanError(f"the fraction {fraction} is outside (0, 1)", "Give a share such as 0.25")
+    return 0.25 if fraction is None else fraction
+
+
 def how_many(n_candidates: int, fraction: float | None, count: int | None, what: str) -> int:
     """The number to drop: as given, or `floor(fraction * candidates)`.
 
@@ -60,11 +70,9 @@ def how_many(n_candidates: int, fraction: float | None, count: int | None, what:
     names = {"block": "blocks", "attention": "attention sublayers", "mlp": "MLP sublayers", "joint": "sublayers"}[what]
     if count is not None and fraction is not None:
         raise PlanError("--count and --fraction were both given", "Use one of them")
-    if fraction is not None and not 0 < fraction < 1:
-        raise PlanError(f"the fraction {fraction} is outside (0, 1)", "Give a share such as 0.25")
     if count is None:
         # 1/3 of 30 is 10, also in binary.
-        count = math.floor((0.25 if fraction is None else fraction) * n_candidates + 1e-9)
+        count = math.floor(share_of(fraction) * n_candidates + 1e-9)
     if count < 1:
         raise PlanError(f"none of the {n_candidates} {names} would be dropped", "Give a larger --fraction or --count")
     if count >= n_candidates:

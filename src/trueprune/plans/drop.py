@@ -83,6 +83,8 @@ class Drop:
         try:
             lists = {kind: _indices(data.get(kind) or ()) for kind in ("blocks", "attention", "mlp")}
             of = data.get("n_blocks", n_blocks)
+            if of is None:
+                raise ValueError("it lacks n_blocks, the number of blocks of the model")
             texts = {key: str(data[key]) for key in ("what", "by", "schedule", "rule") if key in data}
             rounds = tuple(dict(found) for found in data.get("rounds") or ())
             return cls(int(of), **lists, **texts, consecutive=bool(data.get("consecutive")), rounds=rounds)  # type: ignore[arg-type]
@@ -119,8 +121,18 @@ class Drop:
             schedule=self.schedule,
             rule=self.rule,
             consecutive=self.consecutive,
-            rounds=(*before.rounds, *self.rounds),
+            rounds=(*before.rounds, *(_renumbered(found, kept) for found in self.rounds)),
         )
+
+
+def _renumbered(found: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """A round of scoring, its "attention 3" counted in the blocks of the whole model."""
+
+    def whole(name: str) -> str:
+        kind, _, index = name.partition(" ")
+        return f"{kind} {kept[int(index)]}"
+
+    return {key: [whole(v) for v in value] if key != "importance" else value for key, value in found.items()}
 
 
 def _indices(values: Iterable[Any]) -> tuple[int, ...]:
