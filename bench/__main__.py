@@ -110,7 +110,8 @@ def bench_scan(dense: LoadedModel, tokens: Any) -> dict[str, Any]:
 def count_forwards(dense: LoadedModel, function: Callable[[], Any]) -> float:
     """How many calibration tokens go through a block in the middle, over how many there are."""
     seen: list[int] = []
-    block = read_anatomy(dense.model).blocks[15].module
+    blocks = read_anatomy(dense.model).blocks
+    block = blocks[len(blocks) // 2].module
     handle = block.register_forward_hook(lambda _m, args, _out: seen.append(args[0].shape[0] * args[0].shape[1]))
     try:
         function()

@@ -36,12 +36,12 @@ from trueprune.plans.rankings import RANKINGS, LayerEvidence
 
 SHARES = (0.10, 0.20, 1 / 3, 0.50)
 BLOCKS = ("avss", "block-influence", "angular", "random", "first", "last")
-ATTENTION = ("avss", "cosine", "angular", "random", "first", "last")
+ATTENTION = ("avss", "cosine", "random", "first", "last")
 GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "blocks, one-shot": ("block", "one-shot", BLOCKS),
     "blocks, iterative": ("block", "iterative", BLOCKS[:3]),
     "attention, one-shot": ("attention", "one-shot", ATTENTION),
-    "attention, iterative": ("attention", "iterative", ATTENTION[:3]),
+    "attention, iterative": ("attention", "iterative", ATTENTION[:2]),
 }
 INSTRUMENTS = ("perplexity", "lie-detection", "accuracy")
 COLUMNS = {
@@ -90,7 +90,7 @@ def models_of(dense: LoadedModel, tokens: TokenBatch, group: str) -> Iterator[tu
     for ranking in rankings:
         order = orders(dense, tokens, what, ranking, schedule)
         for share in SHARES:
-            count = int(share * 30 + 1e-9)
+            count = int(share * len(read_anatomy(dense.model).blocks) + 1e-9)
             yield f"{ranking} {share:.0%}", lambda gone=order[:count]: without(dense, what, gone)
 
 
@@ -107,14 +107,8 @@ def orders(dense: LoadedModel, tokens: TokenBatch, what: str, by: str, schedule:
     choice = DropOptions(what=what, by=by, count=count, schedule="iterative")  # type: ignore[arg-type]
     dropped = drop(copied(dense), choice=choice, tokens=tokens).plan.drop
     assert dropped is not None
-    left = list(range(len(anatomy.blocks)))
-    order = []
-    for found in dropped.rounds:
-        index = int(found["dropped"][0].split()[1])
-        order.append(left[index])
-        if what == "block":
-            del left[index]
-    return order
+    # Rounds count in the blocks of the whole model.
+    return [int(found["dropped"][0].split()[1]) for found in dropped.rounds]
 
 
 def without(dense: LoadedModel, what: str, gone: list[int]) -> LoadedModel:

@@ -98,9 +98,7 @@ def test_laplace_smoothing_keeps_scores_finite():
         PlanError, match=r"no activation of layer 3 is near zero, so its AVSS is infinite. Keep --avss-"
     ):
         profile_avss(none, "block", AvssOptions(smoothing=False))
-    with pytest.raises(
-        PlanError, match=r"no layer of this model has the site 'hidden'. Use --avss-site with one of out"
-    ):
+    with pytest.raises(PlanError, match=r"no block of this model has the site 'hidden'. Use --avss-site output"):
         profile_avss(none, "block", AvssOptions(site="hidden"))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trueprune.models.anatomy import Anatomy
 from trueprune.models.demo import demo_folder
 from trueprune.models.load import LoadedModel
+from trueprune.models.record import read_record
 
 # What transformers would read, in its order of preference: one file, or the files that an index names.
 WEIGHT_FILES = (
@@ -33,8 +34,11 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def checkpoint_bytes(loaded: LoadedModel) -> int:
-    """Bytes of the weight files that a model was loaded from; without a folder here, of its distinct parameters."""
+    """Bytes of the weight files that a model was loaded from; of its distinct parameters if it was changed since."""
     source = demo_folder() if loaded.source == "demo" else Path(loaded.source)
+    there = source.parent if source.is_file() else source
+    if loaded.record != read_record(there):
+        return sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     if source.is_file():
         return source.stat().st_size
     files = weight_files(source) if source.is_dir() else []

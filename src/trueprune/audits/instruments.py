@@ -192,6 +192,12 @@ def _layer(text: str) -> int | Literal["dense", "own", "sweep"]:
 
 
 def _separation(subject: Subject, context: AuditContext) -> list[Measurement]:
+    theirs, ours = (s.activations(context.statements).shape[1] for s in (context.dense, subject))
+    if theirs != ours:
+        raise AuditError(
+            f"{subject.name} has {ours} blocks and the dense model {theirs}, and no record says which are gone",
+            "Audit the folder that trueprune drop wrote, with its trueprune.json",
+        )
     return [measure_separation(context.statements, subject.activations(context.statements), context.dense_peak)]
 
 

@@ -1,4 +1,4 @@
-"""The command line: `trueprune prune | scan | audit | export | demo`."""
+"""The command line: `trueprune prune | drop | scan | audit | export | demo`."""
 
 from __future__ import annotations
 

@@ -27,8 +27,10 @@ def present(anatomy: Anatomy) -> dict[str, list[int]]:
     }
 
 
-def check_drop(anatomy: Anatomy, drop: Drop) -> None:
+def check_drop(anatomy: Anatomy, drop: Drop) -> list[Wiring]:
     """Refuse a drop that does not fit the model, before anything is changed.
+
+    **Returns:** the wiring of every block.
 
     **Raises:** `PlanError` (other number of blocks, a sublayer that is not there, nothing left), `ModelError` (a model
     that cannot lose what is asked).
@@ -48,8 +50,9 @@ def check_drop(anatomy: Anatomy, drop: Drop) -> None:
     if not set(there["attention"]) - set(drop.attention) - set(drop.gone_blocks):
         raise PlanError("no attention would be left", "Keep at least one")
     check_can_lose(anatomy, [kind for kind in ("attention", "mlp") if getattr(drop, kind)])
-    if drop.attention or drop.mlp:
-        _check_wirings(anatomy, drop, read_wirings(anatomy))
+    wirings = read_wirings(anatomy)
+    _check_wirings(anatomy, drop, wirings)
+    return wirings
 
 
 def check_can_lose(anatomy: Anatomy, kinds: Iterable[str]) -> None:
@@ -103,12 +106,12 @@ def apply_drop(anatomy: Anatomy, drop: Drop) -> Anatomy:
     **Raises:** as `check_drop`; the model is then unchanged. `ModelError` if what is left does not compute what the
     whole model computes when the same layers are bypassed.
     """
-    check_drop(anatomy, drop)
+    wirings = check_drop(anatomy, drop)
     model: Any = anatomy.model
     gone = set(drop.gone_blocks) | _emptied(anatomy, drop)
     zero: dict[str, int] = {}
     passing: list[str] = []
-    for block, wiring in zip(anatomy.blocks, read_wirings(anatomy), strict=True):
+    for block, wiring in zip(anatomy.blocks, wirings, strict=True):
         if block.index in gone:
             continue
         for kind, indices in (("attention", drop.attention), ("mlp", drop.mlp)):

@@ -22,7 +22,6 @@ from trueprune.audits.subject import Subject
 from trueprune.edits.prune import measured_sparsity
 from trueprune.jobs.common import LoadOptions, as_loaded
 from trueprune.models.load import LoadedModel, check_source
-from trueprune.models.record import read_record
 from trueprune.plans.plan import Plan
 from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings_of, write_report
 from trueprune.reports.plots import plot_curves
@@ -148,10 +147,10 @@ def _measure(subject: Subject, context: AuditContext, instruments: Sequence[str]
         "measured_sparsity": total,
         "measured_sparsity_blocks": per_block,
     }
-    folder = Path(subject.loaded.source)
-    if folder.is_dir() and (record := read_record(folder)):
+    if record := subject.loaded.record:
         about["method"] = record.get("method")
-        _warn_of_leaks(subject.name, record, context.options)
+        for step in (*record.get("history", []), record):
+            _warn_of_leaks(subject.name, step, context.options)
     curves = {}
     if {"separation", "lie-detection"} & set(instruments):
         curve_L = separation_curve(context.statements, subject.activations(context.statements))

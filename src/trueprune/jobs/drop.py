@@ -18,7 +18,7 @@ from trueprune.models.load import LoadedModel
 from trueprune.models.record import history_of
 from trueprune.models.save import save
 from trueprune.observe.moments import NearZero
-from trueprune.plans.avss import AvssOptions
+from trueprune.plans.avss import AvssOptions, check_site
 from trueprune.plans.choose import KINDS
 from trueprune.plans.drop import Drop
 from trueprune.plans.join import joined
@@ -70,12 +70,12 @@ def drop(
     """
     started = time.perf_counter()
     file, ranking = ranking_of(choice)
-    refuse_idle(choice, file, ranking)
+    refuse_idle(choice, file, ranking, scoring, zero)
     if output is not None:
         check_output(Path(output), overwrite, [] if isinstance(model, LoadedModel) else [model])
     loaded = as_loaded(model, loading)
     anatomy = read_anatomy(loaded.model)
-    check_can_lose(anatomy, KINDS[choice.what] if file is None or file.listed is None else ())
+    check_can_lose(anatomy, KINDS[choice.kind] if file is None or file.listed is None else ())
     before = plan_before(loaded, anatomy)
     source_hash = hash_model(loaded.model) if output is not None or (file and file.source_sha256) else ""
     if file is not None:
@@ -87,6 +87,8 @@ def drop(
     else:
         chooser = LayerChooser(choice, ranking, scoring, zero, tokens, calibration.seed, batch_tokens)
         chooser.check(anatomy)
+        if ranking.scored:
+            check_site(anatomy, scoring)
         if tokens is None and ranking.observes:
             tokens = calibration_tokens(loaded, calibration)
         left, dropped = replace(chooser, tokens=tokens).run(anatomy)
@@ -99,7 +101,7 @@ def drop(
         "source_sha256": source_hash,
         "method": f"drop-{dropped.what or 'file'}",
         "plan": plan.to_json(),
-        "scoring": {**vars(scoring), **vars(zero)},
+        "scoring": {**vars(scoring), **vars(zero)} if ranking.scored else None,
         "seed": calibration.seed,
         "calibration": calibration_record(tokens, calibration),
         "parameters": {"before": parameters, "after": sum(p.numel() for p in loaded.model.parameters())},

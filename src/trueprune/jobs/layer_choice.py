@@ -23,10 +23,11 @@ from trueprune.plans.choose import (
     how_many,
     importance_of,
     share_of,
+    sparing,
 )
 from trueprune.plans.drop import Drop, Rule, Schedule, What
 from trueprune.plans.drop_file import DropFile, read_drop_file
-from trueprune.plans.rankings import LayerEvidence, Ranking, find_ranking
+from trueprune.plans.rankings import RANKINGS, LayerEvidence, Ranking, find_ranking
 from trueprune.texts.tokens import TokenBatch
 
 
@@ -36,7 +37,8 @@ class DropOptions:
 
     **Arguments:**
 
-    - `what`: `block`, `attention`, `mlp`, or `joint` (attention and MLPs, compared with each other).
+    - `what`: `block`, `attention`, `mlp`, or `joint` (attention and MLPs, compared with each other); `attention` unless
+        a file says what goes.
     - `by`: what says how much a layer matters: `avss`, `block-influence` or `cosine` (one minus the cosine between the
         stream before and after, at all tokens), `angular` (the angle, at last tokens), `random`, `first`, `last`, or a
         JSON file (a plan, lists of blocks, or scores). What matters least goes.
@@ -47,13 +49,18 @@ class DropOptions:
     - `consecutive`: drop blocks that follow each other.
     """
 
-    what: What = "attention"
+    what: What | None = None
     by: str = "cosine"
     fraction: float | None = None
     count: int | None = None
     schedule: Schedule = "one-shot"
     rule: Rule = "rank"
     consecutive: bool = False
+
+    @property
+    def kind(self) -> What:
+        """What goes, `attention` by default."""
+        return self.what or "attention"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +102,8 @@ class LayerChooser:
 
         **Raises:** `PlanError` if that is none, all, or more than there are.
         """
-        units = candidates(self.choice.what, present(anatomy))
-        return how_many(len(units), self.choice.fraction, self.choice.count, self.choice.what)
+        units = candidates(self.choice.kind, present(anatomy))
+        return how_many(len(units), self.choice.fraction, self.choice.count, self.choice.kind)
 
     def check(self, anatomy: Anatomy) -> None:
         """Refuse a number that cannot be met, before anything slow starts.
@@ -108,7 +115,7 @@ class LayerChooser:
             self.count(anatomy)
 
     def _once(self, anatomy: Anatomy) -> Drop:
-        units = candidates(self.choice.what, present(anatomy))
+        units = candidates(self.choice.kind, present(anatomy))
         count = self.count(anatomy) if self.choice.rule == "rank" else 0
         gap = count if self.choice.consecutive and self.ranking.gap else None
         evidence = self._observe(anatomy, gap, "observe layers")
@@ -117,21 +124,20 @@ class LayerChooser:
             going = consecutive_blocks(self.ranking, evidence, count)
         elif self.choice.rule == "mass":
             going = by_mass(importance_K, share_of(self.choice.fraction))
-            how_many(len(units), None, len(going), self.choice.what)
+            how_many(len(units), None, len(going), self.choice.kind)
         else:
-            going = by_rank(importance_K, count)
+            going = sparing(units, by_rank(importance_K, len(units)))[:count]
         return complete(anatomy, self._drop(anatomy, units, importance_K, going))
 
     def _iterative(self, anatomy: Anatomy, count: int) -> tuple[Anatomy, Drop]:
         """Drop one at a time, and observe what is left before the next."""
         total: Drop | None = None
         for number in range(count):
-            units = candidates(self.choice.what, present(anatomy))
+            units = candidates(self.choice.kind, present(anatomy))
             evidence = self._observe(anatomy, None, f"observe layers, round {number + 1} of {count}")
             importance_K = importance_of(units, self.ranking, evidence)
-            # With attention and MLPs together, the last attention is left alone.
-            order = [i for i in by_rank(importance_K, len(units)) if not _last_of_its_kind(units, i)]
-            step = complete(anatomy, self._drop(anatomy, units, importance_K, order[:1]))
+            going = sparing(units, by_rank(importance_K, len(units)))[:1]
+            step = complete(anatomy, self._drop(anatomy, units, importance_K, going))
             anatomy = apply_drop(anatomy, step)
             total = step.after(total)
         assert total is not None
@@ -160,13 +166,15 @@ class LayerChooser:
             "candidates": [f"{kind} {index}" for kind, index in units],
             "importance": [float(value) for value in importance_K],
             "dropped": [f"{kind} {index}" for kind, index in gone],
+            "what": self.choice.kind,
+            **{name: getattr(self.choice, name) for name in ("by", "schedule", "rule", "consecutive")},
         }
         return Drop(
             len(anatomy.blocks),
             blocks=by_kind["block"],
             attention=by_kind["attention"],
             mlp=by_kind["mlp"],
-            what=self.choice.what,
+            what=self.choice.kind,
             by=str(self.choice.by),
             schedule=self.choice.schedule,
             rule=self.choice.rule,
@@ -175,31 +183,35 @@ class LayerChooser:
         )
 
 
-def _last_of_its_kind(units: list[Unit], i: int) -> bool:
-    return sum(kind == units[i][0] for kind, _ in units) == 1
-
-
 def ranking_of(choice: DropOptions) -> tuple[DropFile | None, Ranking]:
     """The file that `by` names, if it names one, and the ranking.
 
     **Raises:** `PlanError`.
     """
-    if choice.what not in KINDS:
-        raise PlanError(f"cannot drop {choice.what!r}", f"Use one of {', '.join(KINDS)}")
-    if not (str(choice.by).endswith(".json") or Path(choice.by).is_file()):
+    if choice.kind not in KINDS:
+        raise PlanError(f"cannot drop {choice.kind!r}", f"Use one of {', '.join(KINDS)}")
+    if str(choice.by) in RANKINGS or not (str(choice.by).endswith(".json") or Path(choice.by).is_file()):
         return None, find_ranking(str(choice.by))
     file = read_drop_file(choice.by)
     return file, file.ranking()
 
 
-def refuse_idle(choice: DropOptions, file: DropFile | None, ranking: Ranking) -> None:
+def refuse_idle(
+    choice: DropOptions, file: DropFile | None, ranking: Ranking, scoring: AvssOptions, zero: NearZero
+) -> None:
     """Refuse options that contradict each other, or that nothing would look at.
 
     **Raises:** `PlanError`.
     """
+    if (scoring, zero) != (AvssOptions(), NearZero()) and not ranking.scored:
+        raise PlanError(f"--by {choice.by} takes no AVSS", "Leave --avss-* and --near-zero out, or use --by avss")
     if file is not None and file.listed is not None:
         if choice != DropOptions(what=choice.what, by=choice.by):
             raise PlanError(f"{choice.by} says what to drop", "Leave out what else you gave")
+        lists = {"block": "blocks", "attention": "attention", "mlp": "mlp"}
+        others = {name for kind, name in lists.items() if choice.what and kind not in KINDS[choice.what]}
+        if other := sorted(name for name in others if file.listed.get(name)):
+            raise PlanError(f"{choice.by} lists {other[0]}, and --what is {choice.what}", "Leave --what out")
         return
     if choice.schedule not in ("one-shot", "iterative"):
         raise PlanError(f"unknown schedule {choice.schedule!r}", "Use one-shot or iterative")
@@ -211,5 +223,5 @@ def refuse_idle(choice: DropOptions, file: DropFile | None, ranking: Ranking) ->
         raise PlanError("--rule mass takes a --fraction of the importance, at once", "Leave out what else you gave")
     if choice.rule == "mass" and not ranking.observes and file is None:
         raise PlanError(f"--rule mass needs scores, and --by {choice.by} only has an order", "Use --rule rank")
-    if choice.consecutive and (choice.what != "block" or choice.schedule == "iterative"):
+    if choice.consecutive and (choice.kind != "block" or choice.schedule == "iterative"):
         raise PlanError("--consecutive drops blocks, at once", "Use it with --what block --schedule one-shot")

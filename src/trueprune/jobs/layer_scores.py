@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from trueprune._support.errors import PlanError
 from trueprune.observe.moments import ESTIMATORS
 from trueprune.observe.profile import LayerProfile
 from trueprune.plans.avss import AvssOptions, cumulative, normalised, profile_avss
@@ -30,10 +31,7 @@ def layer_scores(profile: LayerProfile, scoring: AvssOptions) -> list[dict[str, 
     share_L = normalised(score_L)
     by_layer_L, by_rank_L = (cumulative(share_L, order) for order in ("layer", "rank"))
     every = {
-        site: {
-            estimator: profile_avss(profile, "block", replace(scoring, site=site, estimator=estimator))
-            for estimator in ESTIMATORS
-        }
+        site: {estimator: _score(profile, replace(scoring, site=site, estimator=estimator)) for estimator in ESTIMATORS}
         for site in profile.variance
     }
     return [
@@ -57,6 +55,14 @@ def layer_scores(profile: LayerProfile, scoring: AvssOptions) -> list[dict[str, 
         }
         for index in range(len(score_L))
     ]
+
+
+def _score(profile: LayerProfile, scoring: AvssOptions) -> np.ndarray:
+    """A score that nobody asked for by name: where it is infinite there is none."""
+    try:
+        return profile_avss(profile, "block", scoring)
+    except PlanError:
+        return np.full(len(profile.angle_gap), math.nan)
 
 
 def _plain(value: float) -> float | None:

@@ -16,7 +16,7 @@ from trueprune.jobs.layer_scores import layer_scores, plot_layer_scores
 from trueprune.models.anatomy import Anatomy, read_anatomy
 from trueprune.models.load import LoadedModel
 from trueprune.observe.moments import NearZero
-from trueprune.plans.avss import AvssOptions
+from trueprune.plans.avss import AvssOptions, check_site
 from trueprune.plans.evidence import AllocationOptions, Evidence
 from trueprune.plans.make import check_sparsity, make_plan
 from trueprune.plans.registry import ALLOCATIONS
@@ -61,6 +61,7 @@ def scan(
         check_output(Path(output), overwrite, [] if isinstance(model, LoadedModel) else [model])
     loaded = as_loaded(model, loading)
     anatomy = read_anatomy(loaded.model)
+    check_site(anatomy, scoring)
     tokens = calibration_tokens(loaded, calibration)
     evidence, profile = gather_evidence(
         loaded,

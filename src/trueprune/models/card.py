@@ -42,23 +42,25 @@ def _pruned(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
 
 
 def _dropped(drop: Mapping[str, Any]) -> list[str]:
+    away = set(drop.get("blocks") or ()) | (set(drop.get("attention") or ()) & set(drop.get("mlp") or ()))
+    listed = {"blocks": sorted(away)} | {
+        kind: [i for i in drop.get(kind) or () if i not in away] for kind in ("attention", "mlp")
+    }
     gone = [
-        f"{name} {', '.join(map(str, drop[kind]))}"
+        f"{name} {', '.join(map(str, listed[kind]))}"
         for kind, name in (
             ("blocks", "blocks"),
             ("attention", "the attention of blocks"),
             ("mlp", "the MLPs of blocks"),
         )
-        if drop.get(kind)
+        if listed[kind]
     ]
-    # Where both sublayers of a block went, the block did.
-    sublayers = set(drop.get("attention") or ()) ^ set(drop.get("mlp") or ())
     lines = [
         f"Taken away with trueprune, of {drop.get('n_blocks')} blocks counted from 0: {'; '.join(gone)}. "
         f"Chosen by `{drop.get('by')}`, {drop.get('schedule')}.",
         "",
     ]
-    if sublayers - set(drop.get("blocks") or ()):
+    if listed["attention"] or listed["mlp"]:
         lines += [
             "Weights, work and key-value cache of a dropped sublayer are gone. Load the checkpoint with "
             "`trueprune.load(folder)`, or with `AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`; "

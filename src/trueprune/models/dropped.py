@@ -47,6 +47,9 @@ def make_dropped(model: Any, dropped: dict[str, Any]) -> None:
         model.config.__class__ = dropped_config_class(type(model.config))
         setattr(model.config, BASE, base)
         model.__class__ = dropped_model_class(type(model), type(model.config))
+    # transformers would write the tensors under the names of the file that the model came from, and only turns these
+    # back for types of model that it knows.
+    model._weight_conversions = []
     setattr(model.config, DROPPED, dropped)
     module = CODE.removesuffix(".py")
     model.config.auto_map = {
@@ -62,6 +65,7 @@ def make_ordinary(model: Any) -> None:
     model.config.__class__ = getattr(transformers, base["config"])
     for key in (DROPPED, BASE, "auto_map"):
         delattr(model.config, key)
+    del model._weight_conversions
 
 
 def check_can_drop(model: Any) -> None:

@@ -14,11 +14,12 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 from transformers.utils.quantization_config import GgufConfig
 
 from trueprune._support.errors import ModelError
 from trueprune.models.dropped import read_dropped
-from trueprune.models.record import read_record
+from trueprune.models.record import RECORD, read_record
 
 # transformers types its factory too narrowly for what it accepts and returns.
 AUTO_MODEL: Any = AutoModelForCausalLM
@@ -105,8 +106,7 @@ def load(
     tokenizer = _load_tokenizer(location, trust_remote_code)
     if device is not None:
         _move(loaded, device)
-    record = read_record(folder) if folder.is_dir() else None
-    return LoadedModel(loaded.eval(), tokenizer, source, trust_remote_code, record)
+    return LoadedModel(loaded.eval(), tokenizer, source, trust_remote_code, _record_of(folder, source))
 
 
 def from_folder(location: str | Path, source: str, **options: Any) -> tuple[Any, Any]:
@@ -155,6 +155,22 @@ def check_folder(folder: Path) -> None:
             raise ModelError(f"{file} is truncated or damaged ({error})", "Copy or download the file again") from error
 
 
+def _record_of(folder: Path, source: str) -> dict[str, Any] | None:
+    """What was done to a checkpoint before, from its folder or from its files of the hub."""
+    if not folder.is_dir():
+        file = cached_file(
+            source,
+            RECORD,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if file is None:
+            return None
+        folder = Path(file).parent
+    return read_record(folder)
+
+
 def _gguf_file(path: Path) -> Path | None:
     if path.suffix == ".gguf":
         return path
@@ -186,7 +202,7 @@ def _load_gguf(file: Path, dtype: str, device: str | None, source: str) -> Loade
         del model.config.quantization_config
     if device is not None:
         _move(model, device)
-    return LoadedModel(model.eval(), tokenizer, source)
+    return LoadedModel(model.eval(), tokenizer, source, record=read_record(file.parent))
 
 
 def _move(model: nn.Module, device: str) -> None:

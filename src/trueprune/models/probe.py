@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 
-def probe_logits(model: Any) -> Tensor:
+def probe_logits(model: Any, length: int = 12) -> Tensor:
     """Logits on few but spread-out tokens: every block and most rows of every matrix take part.
 
     **Arguments:**
 
     - `model`: a causal language model.
+    - `length`: tokens of each of two sequences, T.
 
-    **Returns:** of shape `(2, 12, V)`, on the CPU.
+    **Returns:** of shape `(2, T, V)`, on the CPU.
     """
     table = model.get_input_embeddings().weight
-    ids_BT = (torch.arange(24, dtype=torch.long).reshape(2, 12) * 7919 + 11) % table.shape[0]
+    ids_BT = (torch.arange(2 * length, dtype=torch.long).reshape(2, length) * 7919 + 11) % table.shape[0]
     with torch.no_grad():
         return model(ids_BT.to(table.device), use_cache=False).logits.cpu()
 

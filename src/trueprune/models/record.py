@@ -11,7 +11,19 @@ from trueprune._support.errors import ModelError
 
 RECORD = "trueprune.json"
 # What a later step keeps of an earlier one.
-KEPT = ("command", "source", "source_sha256", "method", "plan", "edit", "seed", "calibration", "versions")
+KEPT = (
+    "command",
+    "source",
+    "source_sha256",
+    "method",
+    "plan",
+    "edit",
+    "seed",
+    "calibration",
+    "scoring",
+    "parameters",
+    "versions",
+)
 
 
 def read_record(folder: str | Path) -> dict[str, Any] | None:

@@ -85,6 +85,8 @@ def _write_weights(model: nn.Module, work: Path) -> Any:
         if id(tensor) not in adapters
     }
     base.save_pretrained(work, state_dict=state)
+    if is_dropped(base):
+        write_code(base, work)
     model.save_pretrained(work / "adapter")  # type: ignore[operator]
     return base
 

@@ -22,8 +22,8 @@ from trueprune.models.anatomy import Anatomy, Block
 from trueprune.models.sites import WeightSite, has_experts
 from trueprune.observe.moments import ESTIMATORS, LayerMoments, NearZero
 from trueprune.observe.replay import MicroBatch
-from trueprune.observe.turns import TurnSum, angles_by_gap
-from trueprune.observe.wiring import Branch, Wiring
+from trueprune.observe.turns import TurnSum, angles_by_gap, dot_of, ends_of, last_positions, pick
+from trueprune.observe.wiring import Branch, Wiring, read_wirings
 
 # Places in a block: the stream after it, what it adds, what its sublayers add, the MLP's inner activations.
 SITES = ("output", "update", "attention", "mlp", "hidden")
@@ -127,9 +127,9 @@ class ProfileWatch:
         x_BTD = batch.hidden_BTD.float()
         # On a model that lies on several devices, a block's output is not where its input was.
         y_BTD = output_BTD.to(x_BTD.device).float()
-        last = _last_positions(x_BTD, mask_BT)
+        last = last_positions(x_BTD, mask_BT)
         if block.index == 0:
-            self._square_N[number] = _pick(x_BTD, mask_BT).square().sum(1)
+            self._square_N[number] = pick(x_BTD, mask_BT).square().sum(1)
             self._last_SD[0].append(x_BTD[last].cpu())
         self._last_SD[block.index + 1].append(y_BTD[last].cpu())
         parts = self._parts(block, x_BTD, y_BTD)
@@ -151,9 +151,7 @@ class ProfileWatch:
         for kind, branch in _branches(wiring):
             given_BTD = self._seen[kind].to(x_BTD.device).float().reshape(x_BTD.shape)
             parts[kind] = given_BTD if branch.scale == 1 else given_BTD * branch.scale
-        update_BTD = sum(parts.values()) if parts else y_BTD - x_BTD
-        assert isinstance(update_BTD, Tensor)
-        return {**parts, "update": update_BTD}
+        return {**parts, "update": y_BTD - x_BTD}
 
     def _hidden(self, x_BTD: Tensor) -> dict[str, Tensor]:
         hidden = self._seen.get("hidden")
@@ -178,19 +176,17 @@ class ProfileWatch:
         wiring = self._wirings[index]
         x_NN = self._square_N[number].double()
         square = {name: value.double() for name, value in squares.items()}
-        dot = {name: _dot(x_BTD, part, mask_BT) for name, part in parts.items() if name != "update" or len(parts) < 3}
-        if "attention" in parts and "mlp" in parts:
-            dot["update"] = dot["attention"] + dot["mlp"]
-        ends = _ends(x_BTD, mask_BT)
+        dot = {name: dot_of(x_BTD, part, mask_BT) for name, part in parts.items()}
+        ends = ends_of(x_BTD, mask_BT)
         self._turn("block", index).add(x_NN, dot["update"], square["update"], ends)
         if "attention" in parts:
             self._turn("attention", index).add(x_NN, dot["attention"], square["attention"], ends)
         if "mlp" in parts:
             stream_NN, along_N = x_NN, dot["mlp"]
             if "attention" in parts and not wiring.parallel:
-                # |x + a|^2, and (x + a) m from |a + m|^2 = |a|^2 + |m|^2 + 2 a m.
+                # The stream between the sublayers: |x + a|^2, and (x + a) m.
                 stream_NN = x_NN + 2 * dot["attention"] + square["attention"]
-                along_N = dot["mlp"] + (square["update"] - square["attention"] - square["mlp"]) / 2
+                along_N = dot["mlp"] + dot_of(parts["attention"], parts["mlp"], mask_BT)
             self._turn("mlp", index).add(stream_NN, along_N, square["mlp"], ends)
 
     def _turn(self, unit: str, index: int) -> TurnSum:
@@ -202,10 +198,10 @@ class ProfileWatch:
         past.append(x_BTD.clone())
         if len(past) == self._gap:
             change_BTD = y_BTD - past[0]
-            before_NN = _pick(past[0], mask_BT).double().square().sum(1)
-            change_NN = _pick(change_BTD, mask_BT).double().square().sum(1)
-            dot_N = _dot(past[0], change_BTD, mask_BT)
-            self._gap_turns[index + 1 - self._gap].add(before_NN, dot_N, change_NN, _ends(x_BTD, mask_BT))
+            before_NN = pick(past[0], mask_BT).double().square().sum(1)
+            change_NN = pick(change_BTD, mask_BT).double().square().sum(1)
+            dot_N = dot_of(past[0], change_BTD, mask_BT)
+            self._gap_turns[index + 1 - self._gap].add(before_NN, dot_N, change_NN, ends_of(x_BTD, mask_BT))
 
     def result(self) -> LayerProfile:
         """Everything as arrays over the blocks.
@@ -246,37 +242,16 @@ class ProfileWatch:
         return np.array([math.nan if turn is None else value(turn) for turn in found])
 
 
+def sites_of(anatomy: Anatomy) -> set[str]:
+    """The places that at least one block of a model has."""
+    sites = {"output", "update"} | {"hidden" for block in anatomy.blocks if _last_mlp_matrix(block)}
+    return sites | {kind for wiring in read_wirings(anatomy) for kind, _ in _branches(wiring)}
+
+
 def _branches(wiring: Wiring) -> list[tuple[str, Branch]]:
     """The sublayers whose outputs are what the block adds to the stream."""
     found = {"attention": wiring.attention, "mlp": wiring.mlp} if wiring.residual else {}
     return [(kind, branch) for kind, branch in found.items() if branch is not None]
-
-
-def _pick(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
-    return x_BTD.reshape(-1, x_BTD.shape[-1]) if mask_BT is None else x_BTD[mask_BT]
-
-
-def _dot(x_BTD: Tensor, y_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
-    """Products of each real token, of shape `(N,)`, float64."""
-    dot_BT = (x_BTD * y_BTD).sum(-1).double()
-    return dot_BT.reshape(-1) if mask_BT is None else dot_BT[mask_BT]
-
-
-def _last_positions(x_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Row and column of each sequence's last real token."""
-    rows, width = x_BTD.shape[:2]
-    rows_B = torch.arange(rows, device=x_BTD.device)
-    if mask_BT is None:
-        return rows_B, torch.full_like(rows_B, width - 1)
-    return rows_B, width - 1 - mask_BT.flip(1).long().argmax(1)
-
-
-def _ends(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
-    """The last real token of each sequence, as an index into the real tokens."""
-    rows, width = x_BTD.shape[:2]
-    if mask_BT is None:
-        return torch.arange(1, rows + 1, device=x_BTD.device) * width - 1
-    return mask_BT.sum(1).cumsum(0) - 1
 
 
 def _last_mlp_matrix(block: Block) -> WeightSite | None:

@@ -60,3 +60,31 @@ def angles_by_gap(last_LSD: Float[Tensor, "M S D"]) -> np.ndarray:
     for gap in range(1, n_blocks + 1):
         result[: n_blocks + 1 - gap, gap - 1] = np.diagonal(angles, gap)
     return result
+
+
+def pick(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """The real tokens, of shape `(N, D)`."""
+    return x_BTD.reshape(-1, x_BTD.shape[-1]) if mask_BT is None else x_BTD[mask_BT]
+
+
+def dot_of(x_BTD: Tensor, y_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Products of each real token, of shape `(N,)`, float64."""
+    dot_BT = (x_BTD * y_BTD).sum(-1).double()
+    return dot_BT.reshape(-1) if mask_BT is None else dot_BT[mask_BT]
+
+
+def last_positions(x_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Row and column of each sequence's last real token."""
+    rows, width = x_BTD.shape[:2]
+    rows_B = torch.arange(rows, device=x_BTD.device)
+    if mask_BT is None:
+        return rows_B, torch.full_like(rows_B, width - 1)
+    return rows_B, width - 1 - mask_BT.flip(1).long().argmax(1)
+
+
+def ends_of(x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """The last real token of each sequence, as an index into the real tokens."""
+    rows, width = x_BTD.shape[:2]
+    if mask_BT is None:
+        return torch.arange(1, rows + 1, device=x_BTD.device) * width - 1
+    return mask_BT.sum(1).cumsum(0) - 1

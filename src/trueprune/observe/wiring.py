@@ -52,7 +52,6 @@ class Wiring:
 
     - `attention`, `mlp`: the branches, `None` where there is none (or its weights were never used).
     - `parallel`: whether both read the block's input (GPT-NeoX, Falcon) instead of one the other's result.
-    - `mlp_source`: the child whose input is the residual stream between the sublayers.
     - `residual`: whether the block adds what its branches give to the stream and does nothing else; false for
         norms on the stream itself (OPT-350M).
     """
@@ -60,7 +59,6 @@ class Wiring:
     attention: Branch | None
     mlp: Branch | None
     parallel: bool
-    mlp_source: str | None
     residual: bool
 
 
@@ -125,7 +123,8 @@ def _wire(block: Block, calls: list[_Call], x_BTD: Tensor, y_BTD: Tensor) -> Wir
     a_branch, a_BTD = _branch(attention, calls, mlp, x_BTD)
     m_branch, m_BTD = _branch(mlp, calls, attention, x_BTD)
     if a_BTD is not None and m_BTD is not None and parallel:
-        scales = [_scale(x_BTD, y_BTD, a_BTD + m_BTD)] * 2
+        both = _scale(x_BTD, y_BTD, a_BTD.double() + m_BTD.double(), a_BTD.abs() + m_BTD.abs())
+        scales = [both, both]
     else:
         middle_BTD = y_BTD if source is None else x_BTD if a_BTD is None else source.x.reshape(x_BTD.shape)
         scales = [_scale(x_BTD, middle_BTD, a_BTD), _scale(middle_BTD, y_BTD, m_BTD)]
@@ -133,7 +132,6 @@ def _wire(block: Block, calls: list[_Call], x_BTD: Tensor, y_BTD: Tensor) -> Wir
         attention=a_branch and replace(a_branch, scale=scales[0] or 1.0),
         mlp=m_branch and replace(m_branch, scale=scales[1] or 1.0),
         parallel=parallel,
-        mlp_source=source.name if source else None,
         residual=None not in scales,
     )
 
@@ -202,18 +200,26 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.data_ptr() == b.data_ptr() and a.numel() == b.numel())
 
 
-def _scale(x_BTD: Tensor, y_BTD: Tensor, part_BTD: Tensor | None) -> float | None:
-    """The number k with `y = x + k part` (some models scale what they add), or `None` if there is none."""
-    change = (y_BTD - x_BTD).double()
+def _scale(x_BTD: Tensor, y_BTD: Tensor, part_BTD: Tensor | None, size_BTD: Tensor | None = None) -> float | None:
+    """The number k with `y = x + k part` (some models scale what they add), or `None` if there is none.
+
+    Fitted and judged by the rounding of each entry, since one massive activation would hide everything else.
+
+    **Arguments:**
+
+    - `x_BTD`, `y_BTD`: the stream before and after.
+    - `part_BTD`: what was added.
+    - `size_BTD`: how large the summands of `part_BTD` were, where it is a sum.
+    """
     if part_BTD is None:
-        return None if bool(change.any()) else 1.0
-    part = part_BTD.double()
-    k = (change * part).sum() / part.square().sum().clamp_min(1e-300)
-    # What is added may be small beside the stream, in whose rounding it is read back.
-    noise = torch.finfo(x_BTD.dtype).eps * max(float(x_BTD.abs().max()), float(y_BTD.abs().max()))
-    error = float((change - k * part).abs().max())
-    if not error <= 8 * noise + 1e-3 * float(change.abs().max()):
+        return 1.0 if torch.equal(x_BTD, y_BTD) else None
+    x, y, part = x_BTD.double(), y_BTD.double(), part_BTD.double()
+    size = part.abs() if size_BTD is None else size_BTD.double()
+    noise = torch.finfo(x_BTD.dtype).eps * (x.abs() + y.abs() + size).clamp_min(1e-30)
+    weight = noise.reciprocal().square()
+    information = (weight * part.square()).sum().clamp_min(1e-300)
+    k = float((weight * (y - x) * part).sum() / information)
+    if not bool(((y - x - k * part).abs() <= 8 * noise).all()):
         return None
-    # Almost one is one: the rest is rounding.
-    tolerance = 1e-3 + 8 * noise / max(float(part.abs().max()), 1e-300)
-    return 1.0 if abs(float(k) - 1) <= tolerance else float(k)
+    # As near to one as the rounding lets us see is one.
+    return 1.0 if abs(k - 1) <= 1e-3 + 4 * float(information.rsqrt()) else k

@@ -5,6 +5,7 @@ Legend: L layers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from trueprune._support.errors import PlanError
+from trueprune.models.anatomy import Anatomy
 from trueprune.observe.moments import Estimator
-from trueprune.observe.profile import LayerProfile
+from trueprune.observe.profile import LayerProfile, sites_of
 
 Site = Literal["auto", "output", "update", "attention", "mlp", "hidden"]
 # Where the score of a unit is taken unless another place is asked for.
@@ -89,6 +91,21 @@ def cumulative(share_L: Float[np.ndarray, " L"], order: Literal["layer", "rank"]
     return result
 
 
+def check_site(anatomy: Anatomy, options: AvssOptions) -> None:
+    """Refuse a place that no block of the model has, before anything is observed.
+
+    **Raises:** `PlanError`.
+    """
+    if options.site not in ("auto", "output", "update"):
+        _refuse_missing(options.site, sites_of(anatomy))
+
+
+def _refuse_missing(site: str, sites: Iterable[str]) -> None:
+    if site not in sites:
+        remedy = f"Use --avss-site {' or '.join(sorted(sites))}"
+        raise PlanError(f"no block of this model has the site {site!r}", remedy)
+
+
 def profile_avss(profile: LayerProfile, unit: str, options: AvssOptions) -> np.ndarray:
     """AVSS of every layer from what was observed, of shape `(L,)`; NaN where a layer has no such place.
 
@@ -101,11 +118,7 @@ def profile_avss(profile: LayerProfile, unit: str, options: AvssOptions) -> np.n
     **Raises:** `PlanError` when the place was not observed in any layer.
     """
     site = OWN_SITE[unit] if options.site == "auto" else options.site
-    if site not in profile.variance:
-        raise PlanError(
-            f"no layer of this model has the site {site!r}",
-            f"Use --avss-site with one of {', '.join(profile.variance)}",
-        )
+    _refuse_missing(site, profile.variance)
     zeros_L2 = profile.zeros[site][options.estimator]
     extra = (1, 2) if options.smoothing else (0, 0)
     sparsity_L = (zeros_L2[:, 0] + extra[0]) / (zeros_L2[:, 1] + extra[1])

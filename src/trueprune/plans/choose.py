@@ -6,6 +6,7 @@ Legend: K candidates.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -45,9 +46,10 @@ def importance_of(units: Sequence[Unit], ranking: Ranking, evidence: LayerEviden
     importance_K = np.array([by_kind[kind][index] for kind, index in units], dtype=float)
     if not np.isfinite(importance_K).all():
         kind, index = units[int(np.flatnonzero(~np.isfinite(importance_K))[0])]
+        name = f"block {index}" if kind == "block" else f"the {kind} of block {index}"
         raise PlanError(
-            f"the {kind} of block {index} has no importance: it does more than add to the residual stream",
-            "Drop whole blocks (--what block)",
+            f"{name} has no such score: what is scored is not there, or does more than add to the residual stream",
+            "Use another ranking, another --avss-site, or drop whole blocks (--what block)",
         )
     return importance_K
 
@@ -63,7 +65,7 @@ def share_of(fraction: float | None) -> float:
 
 
 def how_many(n_candidates: int, fraction: float | None, count: int | None, what: str) -> int:
-    """The number to drop: as given, or `floor(fraction * candidates)`.
+    """The number to drop: as given, or `floor(fraction * candidates)`. One of each kind is spared.
 
     **Raises:** `PlanError` if that is none, all, or more than there are.
     """
@@ -75,12 +77,24 @@ def how_many(n_candidates: int, fraction: float | None, count: int | None, what:
         count = math.floor(share_of(fraction) * n_candidates + 1e-9)
     if count < 1:
         raise PlanError(f"none of the {n_candidates} {names} would be dropped", "Give a larger --fraction or --count")
-    if count >= n_candidates:
+    most = n_candidates - len(KINDS[what])
+    if count > most:
         raise PlanError(
             f"{count} {names} are to be dropped, and the model has {n_candidates}",
-            f"Drop at most {n_candidates - 1}" if n_candidates > 1 else "There is nothing to spare",
+            f"Drop at most {most}" if most > 0 else "There is nothing to spare",
         )
     return count
+
+
+def sparing(units: Sequence[Unit], going: Sequence[int]) -> list[int]:
+    """Of candidates that are to go, in this order, those that leave at least one of each kind."""
+    left = Counter(kind for kind, _ in units)
+    spared = []
+    for i in going:
+        if left[units[i][0]] > 1:
+            left[units[i][0]] -= 1
+            spared.append(i)
+    return spared
 
 
 def by_rank(importance_K: Float[np.ndarray, " K"], count: int) -> list[int]:
@@ -96,8 +110,8 @@ def by_mass(importance_K: Float[np.ndarray, " K"], fraction: float) -> list[int]
     if (importance_K < 0).any() or not importance_K.sum() > 0:
         raise PlanError("--rule mass needs a ranking with positive scores", "Use --rule rank")
     share_K = normalised(importance_K)
-    rank = np.argsort(share_K, kind="stable")
-    return [int(i) for i in rank if cumulative(share_K, "rank")[i] <= fraction + 1e-12]
+    sum_K = cumulative(share_K, "rank")
+    return [int(i) for i in np.argsort(share_K, kind="stable") if sum_K[i] <= fraction + 1e-12]
 
 
 def consecutive_blocks(ranking: Ranking, evidence: LayerEvidence, count: int) -> list[int]:

@@ -91,7 +91,7 @@ class Drop:
         except (TypeError, ValueError, AttributeError) as error:
             raise PlanError(
                 f"the dropped layers cannot be read ({type(error).__name__}: {error})",
-                'Write {"drop": {"attention": [21, 22], "mlp": [], "blocks": []}}',
+                'Write {"drop": {"n_blocks": 30, "attention": [21, 22], "mlp": [], "blocks": []}}',
             ) from error
 
     def after(self, before: Drop | None) -> Drop:
@@ -116,11 +116,9 @@ class Drop:
             blocks=joined("blocks"),
             attention=joined("attention"),
             mlp=joined("mlp"),
-            what=self.what if self.what == before.what else f"{before.what}, {self.what}",
-            by=self.by if self.by == before.by else f"{before.by}, {self.by}",
-            schedule=self.schedule,
-            rule=self.rule,
-            consecutive=self.consecutive,
+            # How each step was chosen stands in its rounds.
+            **{name: _both(getattr(before, name), getattr(self, name)) for name in ("what", "by", "schedule", "rule")},
+            consecutive=before.consecutive or self.consecutive,
             rounds=(*before.rounds, *(_renumbered(found, kept) for found in self.rounds)),
         )
 
@@ -132,7 +130,18 @@ def _renumbered(found: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]
         kind, _, index = name.partition(" ")
         return f"{kind} {kept[int(index)]}"
 
-    return {key: [whole(v) for v in value] if key != "importance" else value for key, value in found.items()}
+    try:
+        return {key: [whole(v) for v in value] if key in _NAMED else value for key, value in found.items()}
+    except (ValueError, IndexError, TypeError) as error:
+        raise PlanError(f"the rounds of the plan cannot be read ({error})", "Mend them, or take them out") from error
+
+
+# The entries of a round that name layers, as "attention 3".
+_NAMED = ("candidates", "dropped")
+
+
+def _both(before: str, after: str) -> str:
+    return ", ".join(dict.fromkeys(name for name in (*before.split(", "), *after.split(", ")) if name))
 
 
 def _indices(values: Iterable[Any]) -> tuple[int, ...]:

@@ -62,6 +62,8 @@ def read_drop_file(path: str | Path) -> DropFile:
     if not isinstance(data, dict):
         raise PlanError(f"{file} holds no JSON object", _REMEDY)
     body = data.get("plan") or data
+    if not isinstance(body, dict):
+        raise PlanError(f"the plan in {file} is no JSON object", _REMEDY)
     source = str(body.get("source_sha256") or "")
     if "scores" in body:
         return DropFile(scores=_scores(body["scores"], file), source_sha256=source)

@@ -45,5 +45,10 @@ def steps_of(plan: Plan) -> tuple[str, ...]:
             f"the plan was made in {len(plan.order)} steps ({', '.join(plan.order)})",
             "Carry out the plans of its history one after the other",
         )
-    present = [step for step, there in (("drop", plan.drop is not None), ("prune", bool(plan.blocks))) if there]
-    return plan.order or tuple(present)
+    present = tuple(step for step, there in (("drop", plan.drop is not None), ("prune", bool(plan.blocks))) if there)
+    if plan.order and set(plan.order) != set(present):
+        raise PlanError(
+            f"the plan's order is {', '.join(plan.order)}, and it says what to {' and '.join(present) or 'do nothing'}",
+            "Mend its order, or take it out",
+        )
+    return plan.order or present

@@ -179,5 +179,5 @@ def check_made_for(plan: Plan, model_hash: str) -> None:
     if plan.source_sha256 and plan.source_sha256 != model_hash:
         raise PlanError(
             f"the plan was made for a model with other weights (hash {plan.source_sha256[:12]}, not {model_hash[:12]})",
-            "Use a plan made for this model, or take source_sha256 out of the plan to use it all the same",
+            "Use a plan made for this model, with the --dtype of then, or take source_sha256 out of the plan",
         )

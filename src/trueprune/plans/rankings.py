@@ -109,17 +109,19 @@ class Ranking:
     - `window`: `(evidence, n) -> importance of n consecutive blocks`, of shape `(L - n + 1,)`; by default the sum of
         their shares.
     - `observes`: whether it needs a layer profile, and so changes when layers go.
+    - `scored`: whether it looks at how AVSS is taken.
     - `gap`: whether `window` needs streams compared n blocks apart at all tokens.
     """
 
     importance: Callable[[LayerEvidence, str], np.ndarray]
     window: Callable[[LayerEvidence, int], np.ndarray] | None = None
     observes: bool = True
+    scored: bool = False
     gap: bool = False
 
 
 RANKINGS: dict[str, Ranking] = {
-    "avss": Ranking(by_avss),
+    "avss": Ranking(by_avss, scored=True),
     "block-influence": Ranking(by_cosine, cosine_window, gap=True),
     "cosine": Ranking(by_cosine, cosine_window, gap=True),
     "angular": Ranking(by_angle, angle_window),

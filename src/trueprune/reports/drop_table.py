@@ -20,14 +20,16 @@ def drop_table(record: Mapping[str, Any], output: str) -> RenderableType:
     - `output`: where the model was saved.
     """
     found = record["plan"]["drop"]
+    away = {*found["blocks"], *(set(found["attention"]) & set(found["mlp"]))}
+    sublayers = {kind: [i for i in found[kind] if i not in away] for kind in ("attention", "mlp")}
     before, after = record["parameters"]["before"], record["parameters"]["after"]
     table = Table(title=f"Dropped from {record['source']}", show_header=False)
     lines = {
         "chosen": f"{found['what'] or 'as listed'} by {found['by']}, {found['schedule']}"
         + (", consecutive" if found["consecutive"] else ""),
-        "blocks": _numbers(found["blocks"], found["n_blocks"]),
-        "attention": _numbers(found["attention"], found["n_blocks"]),
-        "MLP": _numbers(found["mlp"], found["n_blocks"]),
+        "blocks": _numbers(sorted(away), found["n_blocks"]),
+        "attention": _numbers(sublayers["attention"], found["n_blocks"]),
+        "MLP": _numbers(sublayers["mlp"], found["n_blocks"]),
         "parameters": f"{before:,} to {after:,} ({after / before - 1:+.1%})",
         "calibration": calibration_line(record.get("calibration")),
         "time": f"{record['wall_seconds']['total']:.1f} s, peak memory {record['peak_memory_bytes'] / 1e9:.2f} GB",

@@ -12,8 +12,9 @@ from trueprune._support.errors import ModelError
 from trueprune.models.exports.decilm import configuration_decilm, modeling_decilm
 from trueprune.models.exports.options import ExportOptions
 from trueprune.models.exports.shape import LlamaShape
-from trueprune.models.exports.twin import check_twin, plain_blocks, probe_logits, relative_error, tolerance, twin_of
+from trueprune.models.exports.twin import check_twin, plain_blocks, probe_length, twin_of
 from trueprune.models.load import LoadedModel, errors_named
+from trueprune.models.probe import logit_error, probe_logits
 
 CODE = (configuration_decilm, modeling_decilm)
 AUTO_MAP = {
@@ -88,15 +89,15 @@ def write_nemotron_nas(loaded: LoadedModel, shape: LlamaShape, work: Path, optio
     if loaded.tokenizer is not None:
         loaded.tokenizer.save_pretrained(work)
     weights = shape.embeddings.weight
-    dtype, device, context = weights.dtype, weights.device, shape.context
+    dtype, device = weights.dtype, weights.device
     if options.free_memory:
         shape.model.to("meta")
         del twin, weights
     with errors_named(str(work)):
         # By the classes whose files were written: transformers would leave copies of a temporary folder's in its cache.
         again = modeling_decilm.DeciLMForCausalLM.from_pretrained(work, dtype=dtype)
-    error = relative_error(probe_logits(again.eval().to(device), context), expected_BTV)  # type: ignore[arg-type]
-    if not error <= tolerance(dtype):
+    error, tolerance = logit_error(expected_BTV, probe_logits(again.eval().to(device), probe_length(shape)))  # type: ignore[arg-type]
+    if not error <= tolerance:
         raise ModelError(
             f"the export gives other logits (relative error {error:.1e})", "Nothing was written; report it"
         )

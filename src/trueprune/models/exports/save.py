@@ -13,7 +13,7 @@ from trueprune.models.exports.options import ExportOptions
 from trueprune.models.exports.registry import find_export
 from trueprune.models.exports.shape import LlamaShape, read_llama_shape
 from trueprune.models.load import LoadedModel, quiet_transformers
-from trueprune.models.record import RECORD, read_record
+from trueprune.models.record import RECORD
 
 
 def save_export(
@@ -52,7 +52,7 @@ def save_export(
             about = {"to": to, "command": command, "source": loaded.source, **_dropped(shape)}
             about |= target.write(loaded, shape, work, options)
             about["versions"] = versions()
-            record = {"schema": 1, "source": loaded.source, **(read_record(loaded.source) or {}), "export": about}
+            record = {"schema": 1, "source": loaded.source, **(loaded.record or {}), "export": about}
             (work / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             (work / "README.md").write_text(export_card(about, target.engines), encoding="utf-8")
     return record

@@ -17,6 +17,7 @@ from trueprune._support.errors import ModelError
 from trueprune.models.exports.decilm.configuration_decilm import DeciLMConfig
 from trueprune.models.exports.decilm.modeling_decilm import DeciLMForCausalLM
 from trueprune.models.exports.shape import ATTENTION, REMEDY, LlamaShape
+from trueprune.models.probe import logit_error, probe_logits
 
 KEPT = ("initializer_range", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id")
 
@@ -90,24 +91,9 @@ def twin_of(shape: LlamaShape, blocks: Sequence[Mapping[str, Any]]) -> DeciLMFor
     return twin.eval()
 
 
-def probe_logits(model: Any, context: int) -> Tensor:
-    """Logits of shape `(B, T, V)` on tokens spread over the vocabulary."""
-    table = model.get_input_embeddings().weight
-    length = min(64, context)
-    ids_BT = (torch.arange(2 * length).reshape(2, length) * 7919 + 11) % table.shape[0]
-    with torch.no_grad():
-        return model(ids_BT.to(table.device), use_cache=False).logits.cpu()
-
-
-def relative_error(found_BTV: Tensor, expected_BTV: Tensor) -> float:
-    """The largest difference of two sets of logits, as a share of the largest logit."""
-    found_BTV, expected_BTV = found_BTV.float(), expected_BTV.float()
-    return ((found_BTV - expected_BTV).abs().max() / expected_BTV.abs().max().clamp_min(1e-6)).item()
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """How far logits of the same weights may differ: only the order of a few sums does."""
-    return 1e-4 if dtype == torch.float32 else 1e-2
+def probe_length(shape: LlamaShape) -> int:
+    """How many tokens tell a model from its twin: enough for positions to matter."""
+    return min(64, shape.context)
 
 
 def check_twin(shape: LlamaShape, twin: DeciLMForCausalLM) -> Tensor:
@@ -117,9 +103,9 @@ def check_twin(shape: LlamaShape, twin: DeciLMForCausalLM) -> Tensor:
 
     **Raises:** `ModelError`.
     """
-    expected_BTV = probe_logits(shape.model, shape.context)
-    error = relative_error(probe_logits(twin, shape.context), expected_BTV)
-    if not error <= tolerance(shape.embeddings.weight.dtype):
+    expected_BTV = probe_logits(shape.model, probe_length(shape))
+    error, tolerance = logit_error(expected_BTV, probe_logits(twin, probe_length(shape)))
+    if not error <= tolerance:
         raise ModelError(
             f"the model computes something else than a Llama of its weights and dimensions (relative error {error:.1e} "
             "of the logits)",
