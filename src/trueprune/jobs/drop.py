@@ -52,7 +52,7 @@ def drop(
 
     - `model`: `demo`, a checkpoint folder, a GGUF file or a hub id (in Python also a loaded model, changed in place).
     - `output`: the folder to make.
-    - `choice`: what goes.
+    - `choice`: what goes, a `DropOptions`.
     - `scoring`: how AVSS is taken.
     - `zero`: when an activation counts as zero (AVSS).
     - `calibration`: the texts on which layers are observed.
@@ -82,7 +82,8 @@ def drop(
         check_made_for(Plan("file", 0.0, source_sha256=file.source_sha256), source_hash)
     parameters = sum(p.numel() for p in loaded.model.parameters())
     if file is not None and file.listed is not None:
-        dropped = complete(anatomy, Drop.from_json(file.listed, len(anatomy.blocks)))
+        listed = Drop.from_json(file.listed, len(anatomy.blocks))
+        dropped = complete(anatomy, replace(listed, by=Path(choice.by).name if listed.by == "file" else listed.by))
         left = apply_drop(anatomy, dropped)
     else:
         chooser = LayerChooser(choice, ranking, scoring, zero, tokens, calibration.seed, batch_tokens)
@@ -101,6 +102,7 @@ def drop(
         "source_sha256": source_hash,
         "method": f"drop-{dropped.what or 'file'}",
         "plan": plan.to_json(),
+        "step": {"blocks": dropped.blocks, "attention": dropped.attention, "mlp": dropped.mlp},
         "scoring": {**vars(scoring), **vars(zero)} if ranking.scored else None,
         "seed": calibration.seed,
         "calibration": calibration_record(tokens, calibration),

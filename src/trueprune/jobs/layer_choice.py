@@ -42,7 +42,8 @@ class DropOptions:
     - `by`: what says how much a layer matters: `avss`, `block-influence` or `cosine` (one minus the cosine between the
         stream before and after, at all tokens), `angular` (the angle, at last tokens), `random`, `first`, `last`, or a
         JSON file (a plan, lists of blocks, or scores). What matters least goes.
-    - `fraction`: drop this share of what there is, rounded down; 0.25 unless `--count` is given.
+    - `fraction`: drop this share of what there is, rounded down; 0.25 unless `--count` is given. Under `--rule mass`
+        the share of all importance.
     - `count`: drop so many.
     - `schedule`: `one-shot`, or `iterative`: drop one, observe again, and so on.
     - `rule`: `rank` drops a share of the layers; `mass` the least important that hold a share of all importance.
@@ -207,7 +208,10 @@ def refuse_idle(
         raise PlanError(f"--by {choice.by} takes no AVSS", "Leave --avss-* and --near-zero out, or use --by avss")
     if file is not None and file.listed is not None:
         if choice != DropOptions(what=choice.what, by=choice.by):
-            raise PlanError(f"{choice.by} says what to drop", "Leave out what else you gave")
+            raise PlanError(
+                f"{choice.by} says what to drop",
+                "Leave out --fraction, --count, --schedule, --rule and --consecutive",
+            )
         lists = {"block": "blocks", "attention": "attention", "mlp": "mlp"}
         others = {name for kind, name in lists.items() if choice.what and kind not in KINDS[choice.what]}
         if other := sorted(name for name in others if file.listed.get(name)):
@@ -220,7 +224,10 @@ def refuse_idle(
     if choice.schedule == "iterative" and not ranking.observes:
         raise PlanError(f"--schedule iterative observes again, and --by {choice.by} observes nothing", "Leave it out")
     if choice.rule == "mass" and (choice.count is not None or choice.schedule == "iterative" or choice.consecutive):
-        raise PlanError("--rule mass takes a --fraction of the importance, at once", "Leave out what else you gave")
+        raise PlanError(
+            "--rule mass takes a --fraction of the importance, at once",
+            "Leave out --count, --schedule iterative and --consecutive",
+        )
     if choice.rule == "mass" and not ranking.observes and file is None:
         raise PlanError(f"--rule mass needs scores, and --by {choice.by} only has an order", "Use --rule rank")
     if choice.consecutive and (choice.kind != "block" or choice.schedule == "iterative"):

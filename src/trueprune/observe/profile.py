@@ -85,7 +85,9 @@ class ProfileWatch:
         wiring = self._wirings[block.index]
         with ExitStack() as stack:
             for kind, branch in _branches(wiring):
-                stack.enter_context(self._output_of(block.module.get_submodule(branch.last), kind))
+                stack.enter_context(
+                    self._output_of(block.module.get_submodule(branch.last), kind, copy=wiring.parallel)
+                )
             if site := _last_mlp_matrix(block):
                 stack.enter_context(self._input_of(site.module, "hidden"))
             yield
@@ -102,10 +104,11 @@ class ProfileWatch:
             handle.remove()
 
     @contextmanager
-    def _output_of(self, module: nn.Module, key: str) -> Iterator[None]:
+    def _output_of(self, module: nn.Module, key: str, copy: bool) -> Iterator[None]:
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-            # A copy: a block with branches side by side may add into the tensor.
-            self._seen[key] = (output[0] if isinstance(output, tuple) else output).clone()
+            given = output[0] if isinstance(output, tuple) else output
+            # A block with branches side by side may add one into the other.
+            self._seen[key] = given.clone() if copy else given
 
         handle = module.register_forward_hook(keep)
         try:
@@ -137,7 +140,8 @@ class ProfileWatch:
             site: self._moments_of(site, block.index, part_BTC).add(part_BTC, mask_BT)
             for site, part_BTC in {**parts, "output": y_BTD, **self._hidden(x_BTD)}.items()
         }
-        self._add_turns(block.index, number, parts, squares, x_BTD, mask_BT)
+        exact = batch.hidden_BTD.dtype == torch.float32
+        self._add_turns(block.index, number, parts, squares, x_BTD, mask_BT, exact)
         self._square_N[number] = squares["output"]
         if self._gap:
             self._add_gap(block.index, number, x_BTD, y_BTD, mask_BT)
@@ -171,22 +175,33 @@ class ProfileWatch:
         squares: Mapping[str, Tensor],
         x_BTD: Tensor,
         mask_BT: Tensor | None,
+        exact: bool,
     ) -> None:
-        """Cosines between `x` and `x + part`, from squared norms that are there anyway and few products."""
+        """Cosines between `x` and `x + part`, from squared norms that are there anyway and few products.
+
+        Where the stream is float32 (`exact`), the update is the sum of the parts, which saves two products.
+        """
         wiring = self._wirings[index]
         x_NN = self._square_N[number].double()
         square = {name: value.double() for name, value in squares.items()}
-        dot = {name: dot_of(x_BTD, part, mask_BT) for name, part in parts.items()}
+        both = "attention" in parts and "mlp" in parts
+        saved = ("update",) if both and exact else ()
+        dot = {name: dot_of(x_BTD, part, mask_BT) for name, part in parts.items() if name not in saved}
+        if saved:
+            dot["update"] = dot["attention"] + dot["mlp"]
         ends = ends_of(x_BTD, mask_BT)
         self._turn("block", index).add(x_NN, dot["update"], square["update"], ends)
         if "attention" in parts:
             self._turn("attention", index).add(x_NN, dot["attention"], square["attention"], ends)
         if "mlp" in parts:
             stream_NN, along_N = x_NN, dot["mlp"]
-            if "attention" in parts and not wiring.parallel:
+            if both and not wiring.parallel:
                 # The stream between the sublayers: |x + a|^2, and (x + a) m.
                 stream_NN = x_NN + 2 * dot["attention"] + square["attention"]
-                along_N = dot["mlp"] + dot_of(parts["attention"], parts["mlp"], mask_BT)
+                if exact:
+                    along_N = dot["mlp"] + (square["update"] - square["attention"] - square["mlp"]) / 2
+                else:
+                    along_N = dot["mlp"] + dot_of(parts["attention"], parts["mlp"], mask_BT)
             self._turn("mlp", index).add(stream_NN, along_N, square["mlp"], ends)
 
     def _turn(self, unit: str, index: int) -> TurnSum:

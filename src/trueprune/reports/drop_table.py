@@ -24,12 +24,16 @@ def drop_table(record: Mapping[str, Any], output: str) -> RenderableType:
     sublayers = {kind: [i for i in found[kind] if i not in away] for kind in ("attention", "mlp")}
     before, after = record["parameters"]["before"], record["parameters"]["after"]
     table = Table(title=f"Dropped from {record['source']}", show_header=False)
+    earlier = any(step.get("plan", {}).get("drop") for step in record.get("history", []))
+    all_of = " in all" if earlier else ""
     lines = {
-        "chosen": f"{found['what'] or 'as listed'} by {found['by']}, {found['schedule']}"
-        + (", consecutive" if found["consecutive"] else ""),
-        "blocks": _numbers(sorted(away), found["n_blocks"]),
-        "attention": _numbers(sublayers["attention"], found["n_blocks"]),
-        "MLP": _numbers(sublayers["mlp"], found["n_blocks"]),
+        "chosen": f"{found['what']} by {found['by']}, {found['schedule']}" + (", consecutive" * found["consecutive"])
+        if found["what"]
+        else f"as listed in {found['by']}",
+        "this step": _step(record["step"]) if earlier else None,
+        f"blocks{all_of}": _numbers(sorted(away), found["n_blocks"]),
+        f"attention{all_of}": _numbers(sublayers["attention"], found["n_blocks"]),
+        f"MLP{all_of}": _numbers(sublayers["mlp"], found["n_blocks"]),
         "parameters": f"{before:,} to {after:,} ({after / before - 1:+.1%})",
         "calibration": calibration_line(record.get("calibration")),
         "time": f"{record['wall_seconds']['total']:.1f} s, peak memory {record['peak_memory_bytes'] / 1e9:.2f} GB",
@@ -39,6 +43,12 @@ def drop_table(record: Mapping[str, Any], output: str) -> RenderableType:
         if value is not None:
             table.add_row(name, value)
     return table
+
+
+def _step(step: Mapping[str, Sequence[int]]) -> str:
+    """What this step took, counted in the blocks that it found."""
+    names = {"blocks": "blocks", "attention": "attention of", "mlp": "MLP of"}
+    return "; ".join(f"{name} {', '.join(map(str, step[kind]))}" for kind, name in names.items() if step[kind])
 
 
 def _numbers(indices: Sequence[int], n_blocks: int) -> str | None:

@@ -21,6 +21,7 @@ TITLES = {
 COUNTS = ("parameters", "nonzero-parameters", "prefill-flops", "decode-flops")
 BYTES = ("disk-bytes", "kv-cache-bytes-per-token", "peak-memory-bytes")
 PROTOCOL_WORDS = {"grouped": "", "leave-one-topic-out": "unseen topic"}
+GONE = {"blocks": "blocks", "attention": "attention", "mlp": "MLP"}
 TRAINING_WORDS = {"retrained": "probe retrained", "frozen": "dense probe"}
 
 
@@ -149,6 +150,7 @@ def prune_table(record: Mapping[str, Any], output: str) -> RenderableType:
         "method": f"{record['method']} (allocation {plan['method']}, score {plan['score']}, pattern {plan['pattern']})",
         "sparsity": f"{record['measured_sparsity']:.4f} (target {plan['sparsity']}; blocks "
         f"{min(block_sparsities):.4f} to {max(block_sparsities):.4f})",
+        "layers gone": _gone(plan.get("drop")),
         "pivot": str(plan["evidence"]["pivot"]) if "pivot" in plan["evidence"] else None,
         "calibration": calibration_line(record.get("calibration")),
         "time": f"{record['wall_seconds']['total']:.1f} s, peak memory {record['peak_memory_bytes'] / 1e9:.2f} GB",
@@ -158,6 +160,12 @@ def prune_table(record: Mapping[str, Any], output: str) -> RenderableType:
         if value is not None:
             table.add_row(name, value)
     return Group(table, *(Text(f"note: {note}") for note in plan["notes"]))
+
+
+def _gone(drop: Mapping[str, Any] | None) -> str | None:
+    counts = {name: len(drop[kind]) for kind, name in GONE.items()} if drop else {}
+    found = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"{found} of {drop['n_blocks']}" if drop and found else None
 
 
 def calibration_line(calibration: Mapping[str, Any] | None) -> str | None:
