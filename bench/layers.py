@@ -139,7 +139,9 @@ def markdown(file: Path) -> str:
 
 
 def cell(row: dict[str, Any]) -> str:
-    """A value, and the interval of its change."""
+    """A value, and the interval of its change; of a perplexity beyond ten thousand only the size."""
+    if row["value"] > 1e4:
+        return f"{row['value']:.0e}"
     digits = 1 if row["metric"] == "perplexity" else 3
     change = row["change"]
     interval = "" if change is None else " ({:+.{d}f} to {:+.{d}f})".format(*change["interval"], d=digits)
