@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from trueprune._support.errors import PlanError
+from trueprune.plans.plan import plan_in
 from trueprune.plans.rankings import LayerEvidence, Ranking
 
 _REMEDY = 'Write {"drop": {"attention": [21, 22]}}, or {"scores": [0.3, 0.1, ...]} with one number a block'
@@ -52,18 +52,7 @@ def read_drop_file(path: str | Path) -> DropFile:
 
     **Raises:** `PlanError`.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise PlanError(f"no file at {file}", "Check the path")
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"{file} is not JSON ({error})", _REMEDY) from error
-    if not isinstance(data, dict):
-        raise PlanError(f"{file} holds no JSON object", _REMEDY)
-    body = data.get("plan") or data
-    if not isinstance(body, dict):
-        raise PlanError(f"the plan in {file} is no JSON object", _REMEDY)
+    file, body = Path(path), plan_in(path, "file", _REMEDY)
     source = str(body.get("source_sha256") or "")
     if "scores" in body:
         return DropFile(scores=_scores(body["scores"], file), source_sha256=source)

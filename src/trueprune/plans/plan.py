@@ -159,16 +159,33 @@ def read_plan(path: str | Path) -> Plan:
 
     **Raises:** `PlanError`.
     """
+    return Plan.from_json(plan_in(path, "plan file", "See docs/methods.md for the format of a plan"))
+
+
+def plan_in(path: str | Path, what: str, remedy: str) -> dict[str, Any]:
+    """The JSON object of a plan file, or the plan inside a checkpoint's `trueprune.json`.
+
+    **Arguments:**
+
+    - `path`: the file.
+    - `what`: what it is, for errors.
+    - `remedy`: what to do when it cannot be read.
+
+    **Raises:** `PlanError`.
+    """
     file = Path(path)
     if not file.is_file():
-        raise PlanError(f"no plan file at {file}", "Check the path")
+        raise PlanError(f"no {what} at {file}", "Check the path")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"{file} is not JSON ({error})", "See docs/methods.md for the format of a plan") from error
+        raise PlanError(f"{file} is not JSON ({error})", remedy) from error
     if not isinstance(data, dict):
-        raise PlanError(f"{file} holds no JSON object", "See docs/methods.md for the format of a plan")
-    return Plan.from_json(data.get("plan") or data)
+        raise PlanError(f"{file} holds no JSON object", remedy)
+    plan = data.get("plan") or data
+    if not isinstance(plan, dict):
+        raise PlanError(f"the plan in {file} is no JSON object", remedy)
+    return plan
 
 
 def check_made_for(plan: Plan, model_hash: str) -> None:
