@@ -24,6 +24,7 @@ from trueprune import (
     save,
 )
 from trueprune.audits.subject import Subject
+from trueprune.cli.main import run
 from trueprune.jobs import DropOptions, drop
 from trueprune.models import read_anatomy
 from trueprune.observe import NearZero
@@ -162,3 +163,23 @@ def test_activations_of_a_shallower_model_stand_at_the_depths_of_the_whole_one(t
     (cut.output / "trueprune.json").unlink()
     with pytest.raises(AuditError, match="no record says which are gone"):
         audit(tiny_folder, [cut.output], instruments=("separation",), measuring=AuditOptions(cache=False))
+
+
+def test_tables_say_what_a_second_step_took_and_what_is_gone_in_all(tiny_folder, tmp_path, capsys):
+    assert run(["drop", str(tiny_folder), "-o", str(tmp_path / "a"), "--by", "first", "--count", "1"]) == 0
+    assert "1 of 3 gone: 0" in capsys.readouterr().out
+    again = ["drop", str(tmp_path / "a"), "-o", str(tmp_path / "b"), "--what", "mlp", "--by", "last", "--count", "1"]
+    assert run(again) == 0
+    printed = capsys.readouterr().out
+    for words in ("this step", "MLP of 2", "attention in all", "1 of 3 gone: 0", "MLP in all", "1 of 3 gone: 2"):
+        assert words in printed
+    pruned = ["prune", str(tmp_path / "b"), "-o", str(tmp_path / "c"), "--method", "magnitude"]
+    assert run(pruned) == 0
+    assert "1 attention, 1 MLP of 3" in capsys.readouterr().out
+
+
+def test_a_scan_draws_every_profile(tiny_folder, tmp_path):
+    assert run(["scan", str(tiny_folder), "-o", str(tmp_path / "scan"), "--nsamples", "2", "--seqlen", "32"]) == 0
+    drawn = {file.stem for file in (tmp_path / "scan").glob("*.svg")}
+    assert drawn == {"separation", "outliers", "density", "avss", "influence", "angular"}
+    assert drawn == {file.stem for file in (tmp_path / "scan").glob("*.png")}

@@ -108,10 +108,9 @@ def dropped_model_class(base: type[PreTrainedModel], config: type[PretrainedConf
 def write_code(model: Any, folder: Path) -> None:
     """Put the modelling file of a dropped model beside its weights."""
     base = getattr(model.config, BASE)
-    source = inspect.getsource(stubs).replace(
-        "This file is also copied into checkpoints (see `dropped.py`), so it", "It"
-    )
-    (folder / CODE).write_text(_CODE.format(**base, stubs=source.split('"""', 2)[2].lstrip()), encoding="utf-8")
+    # What stands after the docstring of the module.
+    source = inspect.getsource(stubs).split('"""', 2)[2].lstrip()
+    (folder / CODE).write_text(_CODE.format(**base, stubs=source), encoding="utf-8")
 
 
 def read_dropped(folder: Path) -> tuple[type[PreTrainedModel], PretrainedConfig] | None:

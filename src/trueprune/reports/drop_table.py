@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 
-from trueprune.reports.tables import calibration_line
+from trueprune.reports.tables import run_table
 
 
 def drop_table(record: Mapping[str, Any], output: str) -> RenderableType:
@@ -23,7 +22,6 @@ def drop_table(record: Mapping[str, Any], output: str) -> RenderableType:
     away = {*found["blocks"], *(set(found["attention"]) & set(found["mlp"]))}
     sublayers = {kind: [i for i in found[kind] if i not in away] for kind in ("attention", "mlp")}
     before, after = record["parameters"]["before"], record["parameters"]["after"]
-    table = Table(title=f"Dropped from {record['source']}", show_header=False)
     earlier = any(step.get("plan", {}).get("drop") for step in record.get("history", []))
     all_of = " in all" if earlier else ""
     lines = {
@@ -35,14 +33,8 @@ def drop_table(record: Mapping[str, Any], output: str) -> RenderableType:
         f"attention{all_of}": _numbers(sublayers["attention"], found["n_blocks"]),
         f"MLP{all_of}": _numbers(sublayers["mlp"], found["n_blocks"]),
         "parameters": f"{before:,} to {after:,} ({after / before - 1:+.1%})",
-        "calibration": calibration_line(record.get("calibration")),
-        "time": f"{record['wall_seconds']['total']:.1f} s, peak memory {record['peak_memory_bytes'] / 1e9:.2f} GB",
-        "saved": output,
     }
-    for name, value in lines.items():
-        if value is not None:
-            table.add_row(name, value)
-    return table
+    return run_table(f"Dropped from {record['source']}", lines, record, output)
 
 
 def _step(step: Mapping[str, Sequence[int]]) -> str:

@@ -144,7 +144,6 @@ def _optional(value: float | None, digits: int) -> str:
 def prune_table(record: Mapping[str, Any], output: str) -> RenderableType:
     """What a pruning run made."""
     plan = record["plan"]
-    table = Table(title=f"Pruned {record['source']}", show_header=False)
     block_sparsities = record["measured_sparsity_blocks"]
     lines = {
         "method": f"{record['method']} (allocation {plan['method']}, score {plan['score']}, pattern {plan['pattern']})",
@@ -152,14 +151,31 @@ def prune_table(record: Mapping[str, Any], output: str) -> RenderableType:
         f"{min(block_sparsities):.4f} to {max(block_sparsities):.4f})",
         "layers gone": _gone(plan.get("drop")),
         "pivot": str(plan["evidence"]["pivot"]) if "pivot" in plan["evidence"] else None,
-        "calibration": calibration_line(record.get("calibration")),
+    }
+    table = run_table(f"Pruned {record['source']}", lines, record, output)
+    return Group(table, *(Text(f"note: {note}") for note in plan["notes"]))
+
+
+def run_table(title: str, lines: Mapping[str, str | None], record: Mapping[str, Any], output: str) -> Table:
+    """What a run did, line by line, and what every run says: its calibration, its cost, where its model is.
+
+    **Arguments:**
+
+    - `title`: of the table.
+    - `lines`: name and value; those that are `None` are left out.
+    - `record`: what `trueprune.json` holds.
+    - `output`: where the model was saved.
+    """
+    table = Table(title=title, show_header=False)
+    every = {
+        "calibration": _calibration_line(record.get("calibration")),
         "time": f"{record['wall_seconds']['total']:.1f} s, peak memory {record['peak_memory_bytes'] / 1e9:.2f} GB",
         "saved": output,
     }
-    for name, value in lines.items():
+    for name, value in {**lines, **every}.items():
         if value is not None:
             table.add_row(name, value)
-    return Group(table, *(Text(f"note: {note}") for note in plan["notes"]))
+    return table
 
 
 def _gone(drop: Mapping[str, Any] | None) -> str | None:
@@ -168,8 +184,7 @@ def _gone(drop: Mapping[str, Any] | None) -> str | None:
     return f"{found} of {drop['n_blocks']}" if drop and found else None
 
 
-def calibration_line(calibration: Mapping[str, Any] | None) -> str | None:
-    """What a model was calibrated on, in a line; `None` if on nothing."""
+def _calibration_line(calibration: Mapping[str, Any] | None) -> str | None:
     if not calibration or "sha256" not in calibration:
         return None
     drawn = ", ".join(f"{count} of {name}" for name, count in calibration.get("drawn", {}).items())
