@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from trueprune._support.errors import TextError as TextError
     from trueprune._support.errors import TruepruneError as TruepruneError
     from trueprune._support.progress import show_progress as show_progress
-    from trueprune.audits import AccuracyOptions as AccuracyOptions
     from trueprune.audits import AuditOptions as AuditOptions
     from trueprune.audits import EfficiencyOptions as EfficiencyOptions
     from trueprune.audits import Measurement as Measurement
-    from trueprune.audits import measure_accuracy as measure_accuracy
+    from trueprune.audits import Predictions as Predictions
+    from trueprune.audits import accuracy_of as accuracy_of
     from trueprune.audits import measure_efficiency as measure_efficiency
     from trueprune.audits import measure_lie_detection as measure_lie_detection
     from trueprune.audits import measure_perplexity as measure_perplexity
+    from trueprune.audits import predict as predict
+    from trueprune.audits import read_predictions as read_predictions
     from trueprune.edits import EditOptions as EditOptions
     from trueprune.edits import apply_drop as apply_drop
     from trueprune.edits import apply_plan as apply_plan
@@ -76,18 +78,23 @@ if TYPE_CHECKING:
     from trueprune.reports import Estimate as Estimate
     from trueprune.reports import paired_change as paired_change
     from trueprune.texts import CalibrationOptions as CalibrationOptions
+    from trueprune.texts import ChoiceItem as ChoiceItem
+    from trueprune.texts import PromptOptions as PromptOptions
     from trueprune.texts import Statement as Statement
     from trueprune.texts import StatementSet as StatementSet
+    from trueprune.texts import TaskItem as TaskItem
+    from trueprune.texts import TaskOptions as TaskOptions
     from trueprune.texts import TokenBatch as TokenBatch
     from trueprune.texts import calibration_tokens as calibration_tokens
     from trueprune.texts import enrich as enrich
     from trueprune.texts import load_statements as load_statements
+    from trueprune.texts import questions as questions
 
 _ROOMS = {
     "_support.errors": "AuditError ModelError OutputError PlanError TextError TruepruneError",
     "_support.progress": "show_progress",
-    "audits": "AccuracyOptions AuditOptions EfficiencyOptions Measurement measure_accuracy measure_efficiency "
-    "measure_lie_detection measure_perplexity",
+    "audits": "AuditOptions EfficiencyOptions Measurement Predictions accuracy_of measure_efficiency "
+    "measure_lie_detection measure_perplexity predict read_predictions",
     "edits": "EditOptions apply_drop apply_plan cumulative_mass lowest_in_group lowest_in_matrix lowest_in_row "
     "magnitude_score measured_sparsity sparsegpt_solve wanda_score",
     "jobs": "DropOptions LoadOptions PruneResult audit demo drop export prune scan",
@@ -97,7 +104,8 @@ _ROOMS = {
     "plans": "AllocationOptions AvssOptions Drop Evidence Pattern Plan auto_pivot avss make_plan nm_zeros owl_keep "
     "project_keep read_plan swl_keep tplo_keep",
     "reports": "AuditReport Estimate paired_change",
-    "texts": "CalibrationOptions Statement StatementSet TokenBatch calibration_tokens enrich load_statements",
+    "texts": "CalibrationOptions ChoiceItem PromptOptions Statement StatementSet TaskItem TaskOptions TokenBatch "
+    "calibration_tokens enrich load_statements questions",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 

@@ -36,3 +36,7 @@ class AuditError(TruepruneError):
 
 class OutputError(TruepruneError):
     """An output folder that exists, or a disk that is full."""
+
+
+class RepairError(TruepruneError):
+    """A repair of a pruned model that is undefined on the given items, or cannot be read back."""

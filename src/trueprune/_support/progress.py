@@ -38,10 +38,10 @@ def show_progress(enabled: bool | None = None) -> Iterator[None]:
             _active.reset(token)
 
 
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a bar if `show_progress` is active, plainly otherwise."""
+def track(items: Iterable[T], description: str | None, total: int | None = None) -> Iterator[T]:
+    """Iterate with a bar if `show_progress` is active, plainly otherwise or without a description."""
     progress = _active.get()
-    if progress is None:
+    if progress is None or description is None:
         yield from items
         return
     if total is None and hasattr(items, "__len__"):

@@ -13,10 +13,10 @@ from typing import Any
 from trueprune._support.environment import versions
 from trueprune._support.errors import AuditError
 from trueprune._support.folders import check_output, whole_folder
-from trueprune.audits.accuracy import AccuracyOptions
+from trueprune.audits.context import AuditContext, AuditOptions
 from trueprune.audits.efficiency import EfficiencyOptions
 from trueprune.audits.efficiency_size import Structure, read_structure
-from trueprune.audits.instruments import BESIDE_DENSE, INSTRUMENTS, AuditContext, AuditOptions, check_instruments
+from trueprune.audits.instruments import BESIDE_DENSE, INSTRUMENTS, check_instruments
 from trueprune.audits.separation import separation_curve
 from trueprune.audits.subject import Subject
 from trueprune.edits.prune import measured_sparsity
@@ -26,6 +26,7 @@ from trueprune.plans.plan import Plan
 from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings_of, write_report
 from trueprune.reports.plots import plot_curves
 from trueprune.reports.usable import usable_by
+from trueprune.texts.tasks.questions import TaskOptions
 
 # The others are slow (accuracy), or need both models in memory (efficiency).
 DEFAULT_INSTRUMENTS = ("perplexity", "lie-detection", "separation")
@@ -39,7 +40,7 @@ def audit(
     instruments: Sequence[str] = DEFAULT_INSTRUMENTS,
     measuring: AuditOptions = AuditOptions(),
     timing: EfficiencyOptions = EfficiencyOptions(),
-    answering: AccuracyOptions = AccuracyOptions(),
+    answering: TaskOptions = TaskOptions(),
     loading: LoadOptions = LoadOptions(),
     overwrite: bool = False,
 ) -> AuditReport:
@@ -88,7 +89,7 @@ def audit_models(
     instruments: Sequence[str],
     measuring: AuditOptions,
     timing: EfficiencyOptions = EfficiencyOptions(),
-    answering: AccuracyOptions = AccuracyOptions(),
+    answering: TaskOptions = TaskOptions(),
     overwrite: bool = False,
     plans: Mapping[str, Plan] | None = None,
 ) -> AuditReport:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from trueprune._support.folders import check_output
-from trueprune.audits.instruments import AuditOptions
+from trueprune.audits.context import AuditOptions
 from trueprune.jobs.audit import DEFAULT_INSTRUMENTS, audit_models
 from trueprune.jobs.common import LoadOptions, as_loaded, gather_evidence
 from trueprune.jobs.prune import PruneResult, prune

@@ -42,7 +42,7 @@ def plot_curves(
         return []
     from matplotlib import colormaps
 
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for index, (name, values) in enumerate(curves.items()):
         # Twenty colours in pairs; the first curve lies over the others.
         style: dict[str, Any] = {"linewidth": 1.2, "color": f"C{index - 1}"}
@@ -63,7 +63,7 @@ def plot_curves(
         axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     elif len(curves) > 1:
         axes.legend(frameon=False)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def plot_map(values_YX: np.ndarray, title: str, labels: tuple[str, str, str], file: Path) -> list[Path]:
@@ -80,17 +80,18 @@ def plot_map(values_YX: np.ndarray, title: str, labels: tuple[str, str, str], fi
     """
     if not plots_available():
         return []
-    figure, axes = _figure()
+    figure, axes = new_figure()
     rows, columns = values_YX.shape
     drawn = axes.imshow(values_YX, origin="lower", aspect="auto", extent=(-0.5, columns - 0.5, 0.5, rows + 0.5))
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.set_title(title)
     figure.colorbar(drawn, label=labels[2])
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
-def _figure() -> tuple[Any, Any]:
+def new_figure() -> tuple[Any, Any]:
+    """A figure with one pair of axes (needs matplotlib)."""
     # The object interface needs no display and touches no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -100,7 +101,8 @@ def _figure() -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
-def _save(figure: Any, file: Path) -> list[Path]:
+def save_figure(figure: Any, file: Path) -> list[Path]:
+    """Write `file.png` and `file.svg`, and say which files these are."""
     files = [file.with_suffix(suffix) for suffix in (".png", ".svg")]
     for path in files:
         # No date inside: the same data give the same file.

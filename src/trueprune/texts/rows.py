@@ -141,10 +141,8 @@ def _tabular(path: Path) -> list[dict[str, Any]]:
         return list(read_jsonl(path))
     if path.suffix == ".csv":
         return list(read_csv(path))
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise TextError("reading .parquet needs pyarrow", "Install it: pip install 'trueprune[parquet]'") from error
+    import pyarrow.parquet as parquet
+
     try:
         return parquet.read_table(path).to_pylist()
     except (OSError, ValueError) as error:

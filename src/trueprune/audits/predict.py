@@ -1,0 +1,172 @@
+"""From questions to predictions: every option scored, what prompts share read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trueprune._support.errors import AuditError, ModelError
+from trueprune.audits.predictions import Predictions, filled
+from trueprune.models.load import LoadedModel
+from trueprune.observe.continuations import BATCH_TOKENS, Ask, common_prefix, log_likelihoods
+from trueprune.texts.tasks import ChoiceItem
+
+
+def predict(
+    loaded: LoadedModel,
+    items: Sequence[ChoiceItem],
+    *,
+    task: str = "task",
+    scoring: str = "sum",
+    labels: bool = False,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Predictions:
+    """Score the options of every question.
+
+    **Arguments:**
+
+    - `loaded`: model and tokenizer.
+    - `items`: the questions.
+    - `task`: their name.
+    - `scoring`: an option's score is the `sum` of its tokens' log-probabilities, their `mean`, or that of its `first`
+        token.
+    - `labels`: the options are the same words in every item.
+    - `batch_tokens`: tokens in a batch, padding included.
+
+    **Returns:** `Predictions`, one row a question.
+
+    **Raises:** `AuditError` for no questions, one over the model's limit, options that begin with the same token under
+    `first`, or a model whose likelihoods are not finite.
+    """
+    if not items:
+        raise AuditError(f"the task {task} has no questions", "Give some")
+    asks = [encode_options(loaded, item) for item in items]
+    if scoring == "first":
+        for item, ask in zip(items, asks, strict=True):
+            refuse_same_first(item, ask)
+    premises = [[encode_options(loaded, item, premise) for premise in item.premises] for item in items]
+    flat = [ask for row in premises for ask in row]
+    found = log_likelihoods(loaded.model, [*asks, *flat], batch_tokens=batch_tokens, description=f"answers ({task})")
+    answers = found[: len(asks)]
+    rest = iter(found[len(asks) :])
+    priors = [[next(rest) for _ in row] for row in premises]
+    for item, arrays in zip(items, answers, strict=True):
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise AuditError(
+                f"the model gives no finite likelihood (item {item.id} of {task})",
+                "Its weights or activations overflow; try --dtype float32",
+            )
+    first = scoring == "first"
+    return Predictions(
+        task,
+        tuple(item.id for item in items),
+        tuple(item.cluster for item in items),
+        tuple(item.sha256 for item in items),
+        np.array([item.gold for item in items], dtype=np.int64),
+        filled([_sums(arrays) for arrays in answers], -np.inf),
+        filled([[float(array[0, 0]) for array in arrays] for arrays in answers], -np.inf),
+        filled([[array.shape[1] for array in arrays] for arrays in answers], 0).astype(np.int64),
+        filled([[_bytes(option) for option in item.options] for item in items], 0).astype(np.int64),
+        filled([_prior(row, len(item.options), first) for row, item in zip(priors, items, strict=True)], 0.0),
+        np.array([_mass(ask, arrays) for ask, arrays in zip(asks, answers, strict=True)], dtype=np.float64),
+        scoring,
+        labels,
+    )
+
+
+def _sums(arrays: Sequence[np.ndarray]) -> list[float]:
+    return [float(array[0].sum()) for array in arrays]
+
+
+def _bytes(option: str) -> int:
+    """UTF-8 bytes of an option's text, without the space before it."""
+    return len(option.strip().encode())
+
+
+def _prior(premises: Sequence[Sequence[np.ndarray]], options: int, first: bool) -> list[float]:
+    if not premises:
+        return [0.0] * options
+    rows = [[float(a[0, 0]) for a in arrays] if first else _sums(arrays) for arrays in premises]
+    return np.mean(rows, axis=0).tolist()
+
+
+def _mass(ask: Ask, arrays: Sequence[np.ndarray]) -> float:
+    """What the model gives to the options' first tokens, each counted once."""
+    firsts = {tokens[0]: float(array[0, 0]) for tokens, array in zip(ask.continuations, arrays, strict=True)}
+    return float(np.exp(list(firsts.values())).sum())
+
+
+def refuse_same_first(item: ChoiceItem, ask: Ask) -> None:
+    """Refuse options that begin with the same token: their first tokens cannot tell them apart.
+
+    **Raises:** `AuditError` that names the two.
+    """
+    seen: dict[int, str] = {}
+    for option, tokens in zip(item.options, ask.continuations, strict=True):
+        if (twin := seen.setdefault(tokens[0], option)) != option:
+            raise AuditError(
+                f"the options {twin.strip()!r} and {option.strip()!r} of the item {item.id} begin with the same token",
+                "Use --scoring sum or mean, or --answers letters",
+            )
+
+
+def encode_options(loaded: LoadedModel, item: ChoiceItem, prompt: str | None = None) -> Ask:
+    """Prompt and options as tokens.
+
+    Prompt and option are tokenized together. What the prompt alone and all of these have in common at the front is the
+    stem: where a tokenizer merges the prompt's end with an option's beginning, the merged token is scored, in all
+    options from the same place on.
+
+    **Arguments:**
+
+    - `loaded`: model and tokenizer.
+    - `item`: the question.
+    - `prompt`: another prompt before its options.
+
+    **Raises:** `AuditError` if the model cannot hold the item.
+    """
+    prompt = item.prompt if prompt is None else prompt
+    alone, *whole = encode_texts(loaded, [prompt, *(prompt + option for option in item.options)], item.special)
+    shared = min(common_prefix(alone, ids) for ids in whole)
+    # An option that is a prefix of what the prompt becomes with another one still needs a token to be scored by.
+    shared = min(shared, *(len(ids) - 1 for ids in whole))
+    if shared < 1:
+        raise AuditError(f"the item {item.id} leaves no token to condition on", "Give it a longer prompt")
+    check_length(loaded, max(map(len, whole)) - 1, item.id)
+    return Ask(tuple(whole[0][:shared]), tuple(tuple(ids[shared:]) for ids in whole))
+
+
+def check_length(loaded: LoadedModel, tokens: int, name: str) -> None:
+    """Refuse what a model cannot hold.
+
+    **Raises:** `AuditError` that names the item.
+    """
+    if loaded.max_length and tokens > loaded.max_length:
+        raise AuditError(
+            f"the item {name} has {tokens} tokens, over the model's limit of {loaded.max_length}",
+            "Leave its task out of --tasks, or lower --items or --shots",
+        )
+
+
+def encode_texts(loaded: LoadedModel, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+    """Texts as tokens, without the token that some tokenizers end every text with.
+
+    **Arguments:**
+
+    - `loaded`: model and tokenizer.
+    - `texts`: the texts.
+    - `special`: whether the tokenizer adds its special tokens.
+
+    **Raises:** `ModelError` without a tokenizer.
+    """
+    tokenizer: Any = loaded.tokenizer
+    if tokenizer is None:
+        raise ModelError(f"{loaded.source} has no tokenizer", "Save the tokenizer beside the model")
+    ends = set(tokenizer.all_special_ids) if special else set()
+    encoded = [list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]) for text in texts]
+    for ids in encoded:
+        while ids and ids[-1] in ends:
+            ids.pop()
+    return encoded
