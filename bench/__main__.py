@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bench import reference
+from bench import confidence, reference
 from trueprune import (
     CalibrationOptions,
     DropOptions,
@@ -162,7 +162,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/bench.json"))
     parser.add_argument("--repeats", type=int, default=1, help="runs of each comparison; the best ratio is not chosen")
-    parser.add_argument("--only", nargs="*", help="wanda, tplo, activations, scan, attention, memory")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        help="wanda, tplo, activations, scan, attention, memory, explanations, agreement, prediction, "
+        "calibration-metrics",
+    )
     options = parser.parse_args()
     dense = load("demo")
     tokens = calibration_tokens(dense, CalibrationOptions(nsamples=16, seqlen=512))
@@ -175,6 +180,10 @@ def main() -> None:
         "scan": lambda: [bench_scan(dense, tokens)],
         "attention": lambda: bench_attention(dense),
         "memory": lambda: [memory_in_child()],
+        "explanations": lambda: confidence.bench_explanations(dense),
+        "agreement": lambda: confidence.bench_agreement(dense),
+        "prediction": lambda: confidence.bench_prediction(dense),
+        "calibration-metrics": confidence.bench_metrics,
     }
     rows = []
     for name in options.only or benches:

@@ -18,6 +18,7 @@ from trueprune import (
     DropOptions,
     NearZero,
     Plan,
+    TaskOptions,
     TokenBatch,
     apply_drop,
     calibration_tokens,
@@ -27,7 +28,7 @@ from trueprune import (
     read_anatomy,
     show_progress,
 )
-from trueprune.audits.accuracy import AccuracyOptions
+from trueprune.audits.context import AuditSettings
 from trueprune.edits.drop import present
 from trueprune.jobs.audit import audit_models
 from trueprune.models import LoadedModel
@@ -64,7 +65,7 @@ def main() -> None:
     measuring = AuditOptions(
         text="wikitext2", max_tokens=8192, statements="truth-is-universal", per_dataset=82, protocols=("grouped",)
     )
-    answering = AccuracyOptions(tasks=("facts", "arc_easy"), items=150)
+    answering = TaskOptions(tasks=("facts", "arc_easy"), items=150)
     with show_progress():
         for group in options.only or GROUPS:
             folder = options.output / group.replace(", ", "-")
@@ -75,8 +76,7 @@ def main() -> None:
                 models_of(dense, tokens, group),
                 folder,
                 instruments=INSTRUMENTS,
-                measuring=measuring,
-                answering=answering,
+                settings=AuditSettings(measuring, answering=answering),
                 overwrite=True,
             )
     for group in options.only or GROUPS:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trueprune import AuditOptions, CalibrationOptions, Plan, load, prune, show_progress
+from trueprune.audits.context import AuditSettings
 from trueprune.cli.show import show
 from trueprune.jobs.audit import DEFAULT_INSTRUMENTS, audit_models
 from trueprune.jobs.demo import each_from_dense
@@ -62,7 +63,7 @@ def main() -> None:
             each_from_dense(loaded, runs, plans),
             options.output,
             instruments=DEFAULT_INSTRUMENTS,
-            measuring=measuring,
+            settings=AuditSettings(measuring),
             overwrite=True,
             plans=plans,
         )

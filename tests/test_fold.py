@@ -160,19 +160,22 @@ def test_two_temperatures_multiply():
 
 
 @pytest.mark.parametrize("temperature", [1.7, 0.6])
-def test_bfloat16_is_divided_within_its_rounding(temperature, tmp_path):
-    model_of("llama untied").to(torch.bfloat16).save_pretrained(tmp_path / "source")
-    # Loaded and not merely converted, since rotary frequencies stay in float32.
-    model = load(tmp_path / "source").model
-    before = logits_of(model).float()
-    fold_temperature(model, temperature)
-    after = logits_of(model).float()
-    assert (after - before / temperature).abs().max() <= 2**-6 * (before / temperature).abs().max()
-    # Rounding is to either side: on the whole the temperature is right.
-    ratio = (before * after).sum() / after.square().sum()
-    assert ratio.item() == pytest.approx(temperature, rel=2e-3)
-    again = load(save(LoadedModel(model, None, "x"), tmp_path / "out")).model
-    assert torch.equal(logits_of(again).float(), after)
+@pytest.mark.parametrize("name", ["llama untied", "llama tied", "gemma2 capped", "gemma3", "phi", "olmo"])
+def test_half_precision_is_divided_within_its_rounding(name, temperature, tmp_path):
+    for dtype, tolerance in ((torch.bfloat16, 2**-6), (torch.float16, 2**-9)):
+        source = tmp_path / f"source-{dtype}"
+        model_of(name).to(dtype).save_pretrained(source)
+        # Loaded and not merely converted, since rotary frequencies stay in float32.
+        model = load(source).model
+        before = logits_of(model).float()
+        fold_temperature(model, temperature)
+        after = logits_of(model).float()
+        assert (after - before / temperature).abs().max() <= tolerance * (before / temperature).abs().max()
+        # Rounding is to either side: on the whole the temperature is right.
+        ratio = (before * after).sum() / after.square().sum()
+        assert ratio.item() == pytest.approx(temperature, rel=2e-3)
+        again = load(save(LoadedModel(model, None, "x"), tmp_path / f"out-{dtype}")).model
+        assert torch.equal(logits_of(again).float(), after)
 
 
 @pytest.mark.parametrize("gone", [{"attention": (1,)}, {"mlp": (2,)}, {"blocks": (0,)}])
@@ -280,7 +283,7 @@ class HardCapped(tf.LlamaForCausalLM):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         output = super().forward(*args, **kwargs)
-        output.logits = 30 * torch.tanh(output.logits / 30)
+        output.logits = 300 * torch.tanh(output.logits / 300)
         return output
 
 
@@ -288,7 +291,7 @@ class HardCapped(tf.LlamaForCausalLM):
 def test_logits_that_are_more_than_head_times_norm_are_refused(own):
     torch.manual_seed(0)
     model = own(tf.LlamaConfig(**GQA)).eval()
-    assert own is Squared or logits_of(model).abs().max() < 1, "the cap of 30 shows in no logit"
+    assert own is Squared or logits_of(model).abs().max() < 1, "the cap of 300 shows in no logit"
     refused(model, rf"into {own.__name__}: the final norm model\.norm leaves an error of .*; the head lm_head leaves")
 
 

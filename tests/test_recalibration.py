@@ -384,7 +384,7 @@ def test_every_method_mends_overconfidence_on_new_items():
         # The confidence in what the model answers: below a half Platt's most probable option may be another one.
         top_N = scores_NC.argmax(1)
         after = p_NC[np.arange(4000), top_N].mean() - (top_N == gold_N).mean()
-        assert abs(after) < 0.02, name
+        assert abs(after) < 0.03, name
         np.testing.assert_allclose(p_NC.sum(1), 1.0)
         assert p_NC.shape == scores_NC.shape
 

@@ -14,18 +14,29 @@ if TYPE_CHECKING:
     from trueprune._support.errors import ModelError as ModelError
     from trueprune._support.errors import OutputError as OutputError
     from trueprune._support.errors import PlanError as PlanError
+    from trueprune._support.errors import RepairError as RepairError
     from trueprune._support.errors import TextError as TextError
     from trueprune._support.errors import TruepruneError as TruepruneError
     from trueprune._support.progress import show_progress as show_progress
     from trueprune.audits import AuditOptions as AuditOptions
+    from trueprune.audits import AuditSettings as AuditSettings
+    from trueprune.audits import ConfidenceOptions as ConfidenceOptions
     from trueprune.audits import EfficiencyOptions as EfficiencyOptions
+    from trueprune.audits import Explanation as Explanation
+    from trueprune.audits import ExplanationOptions as ExplanationOptions
     from trueprune.audits import Measurement as Measurement
     from trueprune.audits import Predictions as Predictions
+    from trueprune.audits import Question as Question
     from trueprune.audits import accuracy_of as accuracy_of
+    from trueprune.audits import agreement_of as agreement_of
+    from trueprune.audits import calibration_of as calibration_of
+    from trueprune.audits import explain as explain
+    from trueprune.audits import faithfulness_of as faithfulness_of
     from trueprune.audits import measure_efficiency as measure_efficiency
     from trueprune.audits import measure_lie_detection as measure_lie_detection
     from trueprune.audits import measure_perplexity as measure_perplexity
     from trueprune.audits import predict as predict
+    from trueprune.audits import read_explanations as read_explanations
     from trueprune.audits import read_predictions as read_predictions
     from trueprune.edits import EditOptions as EditOptions
     from trueprune.edits import apply_drop as apply_drop
@@ -41,12 +52,16 @@ if TYPE_CHECKING:
     from trueprune.jobs import DropOptions as DropOptions
     from trueprune.jobs import LoadOptions as LoadOptions
     from trueprune.jobs import PruneResult as PruneResult
+    from trueprune.jobs import RepairResult as RepairResult
+    from trueprune.jobs import StudyOptions as StudyOptions
     from trueprune.jobs import audit as audit
     from trueprune.jobs import demo as demo
     from trueprune.jobs import drop as drop
     from trueprune.jobs import export as export
     from trueprune.jobs import prune as prune
+    from trueprune.jobs import repair as repair
     from trueprune.jobs import scan as scan
+    from trueprune.jobs import study_attention as study_attention
     from trueprune.models import LoadedModel as LoadedModel
     from trueprune.models import load as load
     from trueprune.models import read_anatomy as read_anatomy
@@ -74,6 +89,8 @@ if TYPE_CHECKING:
     from trueprune.plans import read_plan as read_plan
     from trueprune.plans import swl_keep as swl_keep
     from trueprune.plans import tplo_keep as tplo_keep
+    from trueprune.repairs import fold_temperature as fold_temperature
+    from trueprune.repairs import read_recalibration as read_recalibration
     from trueprune.reports import AuditReport as AuditReport
     from trueprune.reports import Estimate as Estimate
     from trueprune.reports import paired_change as paired_change
@@ -91,18 +108,22 @@ if TYPE_CHECKING:
     from trueprune.texts import questions as questions
 
 _ROOMS = {
-    "_support.errors": "AuditError ModelError OutputError PlanError TextError TruepruneError",
+    "_support.errors": "AuditError ModelError OutputError PlanError RepairError TextError TruepruneError",
     "_support.progress": "show_progress",
-    "audits": "AuditOptions EfficiencyOptions Measurement Predictions accuracy_of measure_efficiency "
-    "measure_lie_detection measure_perplexity predict read_predictions",
+    "audits": "AuditOptions AuditSettings ConfidenceOptions EfficiencyOptions Explanation ExplanationOptions "
+    "Measurement Predictions Question accuracy_of agreement_of calibration_of explain faithfulness_of "
+    "measure_efficiency measure_lie_detection measure_perplexity predict read_explanations "
+    "read_predictions",
     "edits": "EditOptions apply_drop apply_plan cumulative_mass lowest_in_group lowest_in_matrix lowest_in_row "
     "magnitude_score measured_sparsity sparsegpt_solve wanda_score",
-    "jobs": "DropOptions LoadOptions PruneResult audit demo drop export prune scan",
+    "jobs": "DropOptions LoadOptions PruneResult RepairResult StudyOptions audit demo drop export prune repair scan "
+    "study_attention",
     "models": "LoadedModel load read_anatomy save",
     "observe": "BlockStream LayerProfile NearZero last_token_activations observe_blocks observe_outliers "
     "outlier_percentage separation_ratio",
     "plans": "AllocationOptions AvssOptions Drop Evidence Pattern Plan auto_pivot avss make_plan nm_zeros owl_keep "
     "project_keep read_plan swl_keep tplo_keep",
+    "repairs": "fold_temperature read_recalibration",
     "reports": "AuditReport Estimate paired_change",
     "texts": "CalibrationOptions ChoiceItem PromptOptions Statement StatementSet TaskItem TaskOptions TokenBatch "
     "calibration_tokens enrich load_statements questions",

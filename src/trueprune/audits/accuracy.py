@@ -32,7 +32,7 @@ def accuracy_of(predictions: Predictions) -> list[Measurement]:
 
 
 def _measurement(predictions: Predictions, metric: str, scores_NC: np.ndarray, headline: bool = True) -> Measurement:
-    values = np.array([credit(row, gold) for row, gold in zip(scores_NC, predictions.gold_N, strict=True)])
+    values = np.array([credit(row, int(gold)) for row, gold in zip(scores_NC, predictions.gold_N, strict=True)])
     return Measurement(
         INSTRUMENT,
         metric,

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from trueprune._support.errors import AuditError
-from trueprune.audits.efficiency import DEFAULT_OPTIONS, EfficiencyOptions
+from trueprune.audits.calibration import ConfidenceOptions
+from trueprune.audits.efficiency import EfficiencyOptions
+from trueprune.audits.faithfulness.explain import Explanation, ExplanationOptions, explain
 from trueprune.audits.lie_detection import PROTOCOLS
 from trueprune.audits.predict import predict
 from trueprune.audits.predictions import Predictions
 from trueprune.audits.probes import ProbeOptions
+from trueprune.audits.recalibrated import recalibrated, refuse_fitted
 from trueprune.audits.separation import separation_curve
 from trueprune.audits.subject import Subject
 from trueprune.texts.collections import load_statements
@@ -21,7 +24,8 @@ from trueprune.texts.rows import embedded_file, hub_rows, read_documents
 from trueprune.texts.selection import Selection, select
 from trueprune.texts.sources import hub_column
 from trueprune.texts.statements import StatementSet
-from trueprune.texts.tasks import ChoiceItem, TaskOptions, find_task, questions
+from trueprune.texts.tasks import ChoiceItem, find_task, questions
+from trueprune.texts.tasks.questions import TaskOptions
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,24 @@ class AuditOptions:
                 raise AuditError(f"{flag} {getattr(self, name)} is below {least}", f"Use {least} or more")
 
 
-DEFAULT_TASKS = TaskOptions()
+@dataclass(frozen=True)
+class AuditSettings:
+    """How every instrument measures.
+
+    **Arguments:**
+
+    - `measuring`: perplexity, lie detection and separation; seed and resamples of all.
+    - `timing`: efficiency.
+    - `answering`: what accuracy, calibration and faithfulness ask.
+    - `confidence`: calibration.
+    - `explaining`: faithfulness.
+    """
+
+    measuring: AuditOptions = AuditOptions()
+    timing: EfficiencyOptions = EfficiencyOptions()
+    answering: TaskOptions = TaskOptions()
+    confidence: ConfidenceOptions = ConfidenceOptions()
+    explaining: ExplanationOptions = ExplanationOptions()
 
 
 class AuditContext:
@@ -83,23 +104,14 @@ class AuditContext:
 
     **Arguments:**
 
-    - `options`: how perplexity, lie detection and separation measure.
+    - `settings`: how every instrument measures.
     - `dense`: the dense model.
-    - `timing`: how efficiency measures.
-    - `answering`: what accuracy, calibration and faithfulness ask.
     """
 
-    def __init__(
-        self,
-        options: AuditOptions,
-        dense: Subject,
-        timing: EfficiencyOptions = DEFAULT_OPTIONS,
-        answering: TaskOptions = DEFAULT_TASKS,
-    ):
-        self.options = options
+    def __init__(self, settings: AuditSettings, dense: Subject):
+        self.settings = settings
+        self.options = settings.measuring
         self.dense = dense
-        self.timing = timing
-        self.answering = answering
 
     @cached_property
     def text(self) -> str:
@@ -118,7 +130,7 @@ class AuditContext:
     @cached_property
     def questions(self) -> dict[str, list[ChoiceItem]]:
         """The questions of each task by its name."""
-        o = self.answering
+        o = self.settings.answering
         # All models are asked in the dense model's words, chat template included.
         tokenizer = self.dense.loaded.tokenizer
         return {find_task(name).name: questions(name, o.items, o, tokenizer=tokenizer) for name in o.tasks}
@@ -126,17 +138,35 @@ class AuditContext:
     @cached_property
     def labels(self) -> dict[str, bool]:
         """Of each task whether its options are the same words in every item."""
-        letters = self.answering.answers == "letters"
-        return {task.name: task.labels and not letters for task in map(find_task, self.answering.tasks)}
+        o = self.settings.answering
+        return {task.name: task.labels and o.answers != "letters" for task in map(find_task, o.tasks)}
 
     def predictions(self, subject: Subject) -> dict[str, Predictions]:
         """What a model answers in each task: asked once, read by every instrument."""
         for task, items in self.questions.items():
             if task not in subject.predictions:
-                subject.predictions[task] = predict(
-                    subject.loaded, items, task=task, scoring=self.answering.scoring, labels=self.labels[task]
+                refuse_fitted(subject.name, subject.loaded.record, task, items)
+                found = predict(
+                    subject.loaded,
+                    items,
+                    task=task,
+                    scoring=self.settings.answering.scoring,
+                    labels=self.labels[task],
                 )
+                subject.predictions[task] = recalibrated(found, subject.loaded.record)
         return subject.predictions
+
+    def explanations(self, subject: Subject) -> list[Explanation]:
+        """How a model's answers are explained: once, for whoever compares with them."""
+        if subject.explanations is None:
+            subject.explanations = []
+            for task, items in self.questions.items():
+                refuse_fitted(subject.name, subject.loaded.record, task, items)
+                scoring = self.settings.answering.scoring
+                subject.explanations += explain(
+                    subject.loaded, items, self.settings.explaining, task=task, scoring=scoring
+                )
+        return subject.explanations
 
     @cached_property
     def dense_peak(self) -> int:

@@ -7,8 +7,10 @@ from typing import Literal
 
 from trueprune._support.errors import AuditError
 from trueprune.audits.accuracy import accuracy_of
+from trueprune.audits.calibration import calibration_of
 from trueprune.audits.context import AuditContext
 from trueprune.audits.efficiency import measure_efficiency
+from trueprune.audits.faithfulness.measures import agreement_of, faithfulness_of
 from trueprune.audits.lie_detection import measure_lie_detection
 from trueprune.audits.measurement import Measurement
 from trueprune.audits.perplexity import measure_perplexity
@@ -64,11 +66,22 @@ def _separation(subject: Subject, context: AuditContext) -> list[Measurement]:
 
 def _efficiency(subject: Subject, context: AuditContext) -> list[Measurement]:
     dense = None if subject is context.dense else context.dense.loaded
-    return measure_efficiency(subject.loaded, dense, context.timing)
+    return measure_efficiency(subject.loaded, dense, context.settings.timing)
 
 
 def _accuracy(subject: Subject, context: AuditContext) -> list[Measurement]:
     return [m for found in context.predictions(subject).values() for m in accuracy_of(found)]
+
+
+def _calibration(subject: Subject, context: AuditContext) -> list[Measurement]:
+    found = context.predictions(subject).values()
+    return [m for predictions in found for m in calibration_of(predictions, context.settings.confidence)]
+
+
+def _faithfulness(subject: Subject, context: AuditContext) -> list[Measurement]:
+    dense = context.explanations(context.dense)
+    own = context.explanations(subject)
+    return faithfulness_of(own) + ([] if subject is context.dense else agreement_of(dense, own))
 
 
 INSTRUMENTS: dict[str, Callable[[Subject, AuditContext], list[Measurement]]] = {
@@ -77,6 +90,8 @@ INSTRUMENTS: dict[str, Callable[[Subject, AuditContext], list[Measurement]]] = {
     "separation": _separation,
     "efficiency": _efficiency,
     "accuracy": _accuracy,
+    "calibration": _calibration,
+    "faithfulness": _faithfulness,
 }
 # These measure a model beside the dense one, which must then stay in memory.
 BESIDE_DENSE = frozenset({"efficiency"})

@@ -5,7 +5,7 @@ Legend: n items, R resamples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ class Measurement:
     """Per-item values of one metric of one model.
 
     The value of the metric is the weighted mean of `values` (`reduction="mean"`) or its exponential
-    (`reduction="exp-mean"`: perplexity from per-window negative log-likelihoods weighted by tokens).
+    (`reduction="exp-mean"`: perplexity from per-window negative log-likelihoods weighted by tokens), or, where it is no
+    mean of items (a calibration error), what `statistic` says.
 
     **Arguments:**
 
@@ -37,6 +38,8 @@ class Measurement:
     - `details`: plain data about how it was measured (layer, probe, subset ...).
     - `baseline`: the dense model measured at the same time on the same items, where that matters (timings): what the
         change is taken against. By default it is taken against the dense model's own measurement.
+    - `statistic`: how often each item occurs in each resample, `(R, n)`, to the metric, `(R,)`; NaN where a resample
+        leaves it undefined.
     """
 
     instrument: str
@@ -50,6 +53,7 @@ class Measurement:
     headline: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
     baseline: Measurement | None = None
+    statistic: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __post_init__(self):
         if len(self.values) != self.n:
@@ -78,6 +82,8 @@ class Measurement:
 
         **Returns:** of shape `(R,)`.
         """
+        if self.statistic is not None:
+            return self.statistic(counts_Rn)
         weights_n = np.ones(self.n) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
         mean_R = (counts_Rn @ (weights_n * self.values)) / (counts_Rn @ weights_n)
         return np.exp(mean_R) if self.reduction == "exp-mean" else mean_R

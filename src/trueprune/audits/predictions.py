@@ -157,8 +157,11 @@ def read_predictions(file: Path) -> dict[tuple[str, str], Predictions]:
     **Raises:** `AuditError` if it is no such file.
     """
     try:
-        rows = pq.read_table(file, schema=_SCHEMA).to_pylist()
-    except (OSError, ValueError) as error:
+        table = pq.read_table(file)
+        if lacking := [name for name in _SCHEMA.names if name not in table.column_names]:
+            raise ValueError(f"it has no column {lacking[0]!r}")
+        rows = table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()
+    except (OSError, ValueError, NotImplementedError) as error:
         raise AuditError(f"{file} is no table of predictions ({error})", "Give a predictions.parquet") from error
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -188,7 +191,7 @@ def _from_rows(rows: list[dict[str, Any]]) -> Predictions:
     )
 
 
-def filled(rows: Sequence[Sequence[float]], fill: float) -> np.ndarray:
+def filled(rows: Sequence[Sequence[float | int]], fill: float | int) -> np.ndarray:
     """Rows of different length as one float64 array, filled up at the end."""
     result = np.full((len(rows), max(map(len, rows))), fill, dtype=np.float64)
     for i, row in enumerate(rows):

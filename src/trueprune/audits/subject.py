@@ -17,6 +17,7 @@ from torch import Tensor
 from trueprune._support.environment import cache_folder, versions
 from trueprune._support.errors import AuditError
 from trueprune._support.hashing import hash_json, hash_model
+from trueprune.audits.faithfulness.explain import Explanation
 from trueprune.audits.predictions import Predictions
 from trueprune.models.anatomy import Anatomy, read_anatomy
 from trueprune.models.load import LoadedModel
@@ -42,6 +43,7 @@ class Subject:
         self.use_cache = use_cache
         self._loaded: LoadedModel | None = loaded
         self.predictions: dict[str, Predictions] = {}
+        self.explanations: list[Explanation] | None = None
         self._activations: tuple[StatementSet, Tensor] | None = None
 
     @property
@@ -56,7 +58,7 @@ class Subject:
         return read_anatomy(self.loaded.model)
 
     def release(self) -> None:
-        """Let the weights go; activations and predictions stay."""
+        """Let the weights go; activations, predictions and explanations stay."""
         self._loaded = None
         self.__dict__.pop("anatomy", None)
 

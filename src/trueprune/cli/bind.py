@@ -19,6 +19,7 @@ FLAG_NAMES = {
     "sources": "calibration",
     "format": "calibration-format",
     "text": "perplexity-text",
+    "using": "with",
     "site": "avss-site",
     "estimator": "avss-estimator",
     "smoothing": "avss-smoothing",

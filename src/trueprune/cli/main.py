@@ -1,4 +1,4 @@
-"""The command line: `trueprune prune | drop | scan | audit | export | demo`."""
+"""The command line: `trueprune prune | drop | scan | audit | repair | study | export | demo`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ app.command("trueprune.cli.prune:command", name="prune", help="Prune a model and
 app.command("trueprune.cli.drop:command", name="drop", help="Take layers away: blocks, attention or MLPs.")
 app.command("trueprune.cli.scan:command", name="scan", help="Profile a model block by block.")
 app.command("trueprune.cli.audit:command", name="audit", help="Measure what pruning changed, item by item.")
+app.command("trueprune.cli.repair:command", name="repair", help="Recalibrate a model; a temperature is folded into it.")
+study = App(name="study", help="Whole studies as one command, resumable.")
+study.command("trueprune.cli.study:command", name="attention", help="Drop ever more attention and see what breaks.")
+app.command(study)
 app.command("trueprune.cli.export:command", name="export", help="Write a model for an inference engine.")
 app.command("trueprune.cli.demo:command", name="demo", help="Prune a small real model by five methods.")
 

@@ -7,17 +7,23 @@ from trueprune.jobs.drop import drop
 from trueprune.jobs.export import ExportResult, export
 from trueprune.jobs.layer_choice import DropOptions
 from trueprune.jobs.prune import prune
+from trueprune.jobs.repair import RepairResult, repair
 from trueprune.jobs.scan import scan
+from trueprune.jobs.study import StudyOptions, study_attention
 
 __all__ = [
     "DropOptions",
     "ExportResult",
     "LoadOptions",
     "PruneResult",
+    "RepairResult",
+    "StudyOptions",
     "audit",
     "demo",
     "drop",
     "export",
     "prune",
+    "repair",
     "scan",
+    "study_attention",
 ]

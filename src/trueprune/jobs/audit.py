@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,10 +14,13 @@ from typing import Any
 from trueprune._support.environment import versions
 from trueprune._support.errors import AuditError
 from trueprune._support.folders import check_output, whole_folder
-from trueprune.audits.context import AuditContext, AuditOptions
+from trueprune.audits.calibration import ConfidenceOptions
+from trueprune.audits.context import AuditContext, AuditOptions, AuditSettings
 from trueprune.audits.efficiency import EfficiencyOptions
 from trueprune.audits.efficiency_size import Structure, read_structure
+from trueprune.audits.faithfulness.explain import ExplanationOptions, write_explanations
 from trueprune.audits.instruments import BESIDE_DENSE, INSTRUMENTS, check_instruments
+from trueprune.audits.predictions import write_predictions
 from trueprune.audits.separation import separation_curve
 from trueprune.audits.subject import Subject
 from trueprune.edits.prune import measured_sparsity
@@ -24,6 +28,7 @@ from trueprune.jobs.common import LoadOptions, as_loaded
 from trueprune.models.load import LoadedModel, check_source
 from trueprune.plans.plan import Plan
 from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings_of, write_report
+from trueprune.reports.confidence_plots import plot_reliability, plot_risk_coverage
 from trueprune.reports.plots import plot_curves
 from trueprune.reports.usable import usable_by
 from trueprune.texts.tasks.questions import TaskOptions
@@ -41,6 +46,8 @@ def audit(
     measuring: AuditOptions = AuditOptions(),
     timing: EfficiencyOptions = EfficiencyOptions(),
     answering: TaskOptions = TaskOptions(),
+    confidence: ConfidenceOptions = ConfidenceOptions(),
+    explaining: ExplanationOptions = ExplanationOptions(),
     loading: LoadOptions = LoadOptions(),
     overwrite: bool = False,
 ) -> AuditReport:
@@ -51,11 +58,13 @@ def audit(
     - `dense`: the model that the others are compared with.
     - `pruned`: any number of pruned versions of it.
     - `output`: the folder for `audit.json`, `items.jsonl` and plots.
-    - `instruments`: `perplexity`, `lie-detection`, `separation`; and when asked for, `efficiency` (which keeps the
-        dense model in memory beside each other one) and `accuracy`.
+    - `instruments`: `perplexity`, `lie-detection`, `separation`; and when asked for, `accuracy`, `calibration` and
+        `faithfulness` on the `--tasks`, and `efficiency` (which keeps the dense model in memory beside each other one).
     - `measuring`: how they measure.
     - `timing`: how efficiency measures.
-    - `answering`: what accuracy asks.
+    - `answering`: what accuracy, calibration and faithfulness ask.
+    - `confidence`: what calibration reports.
+    - `explaining`: how faithfulness explains.
     - `loading`: how models are loaded.
     - `overwrite`: replace the output folder if it exists.
 
@@ -75,9 +84,7 @@ def audit(
         named,
         output,
         instruments=instruments,
-        measuring=measuring,
-        timing=timing,
-        answering=answering,
+        settings=AuditSettings(measuring, timing, answering, confidence, explaining),
         overwrite=overwrite,
     )
 
@@ -87,9 +94,7 @@ def audit_models(
     output: str | Path | None,
     *,
     instruments: Sequence[str],
-    measuring: AuditOptions,
-    timing: EfficiencyOptions = EfficiencyOptions(),
-    answering: TaskOptions = TaskOptions(),
+    settings: AuditSettings,
     overwrite: bool = False,
     plans: Mapping[str, Plan] | None = None,
 ) -> AuditReport:
@@ -100,6 +105,7 @@ def audit_models(
     **Arguments:**
 
     - `models`: names, and functions that load or make the model.
+    - `settings`: how they measure.
     - `plans`: written beside the report, by model; read after the models were made.
     - the rest as for `audit`.
     """
@@ -107,11 +113,13 @@ def audit_models(
     audited: list[AuditedModel] = []
     context: AuditContext | None = None
     dense: Structure | None = None
+    measuring = settings.measuring
+    subjects: list[Subject] = []
     beside_dense = bool(BESIDE_DENSE & set(instruments))
     for name, make in models:
         subject = Subject(name, make(), use_cache=measuring.cache)
         if context is None:
-            context = AuditContext(measuring, subject, timing, answering)
+            context = AuditContext(settings, subject)
         model = _measure(subject, context, instruments)
         if "efficiency" in instruments:
             structure = read_structure(subject.anatomy)
@@ -119,25 +127,47 @@ def audit_models(
             if subject is not context.dense:
                 model.about["usable_by"] = usable_by(dense, structure)
         audited.append(model)
+        subjects.append(subject)
         # The dense model's activations stay, for probes to be frozen on; its weights only where they are needed again.
         if subject is not context.dense or not beside_dense:
             subject.release()
         gc.collect()
     if context is None:
         raise AuditError("there is no model to audit", "Give the dense model first")
-    settings = {**settings_of(measuring), "instruments": list(instruments), "versions": versions()}
-    for name, options in (("efficiency", timing), ("accuracy", answering)):
-        if name in instruments:
-            settings[name] = settings_of(options)
-    report = compare(audited, settings, resamples=measuring.resamples, seed=measuring.seed)
+    how = {**_how(settings, instruments), "versions": versions()}
+    report = compare(audited, how, resamples=measuring.resamples, seed=measuring.seed)
     if output is not None:
         with whole_folder(Path(output), overwrite) as work:
             write_report(report, work)
+            _write_tables(subjects, work)
             for name, plan in (plans or {}).items():
                 data = json.dumps(plan.to_json(), indent=1, ensure_ascii=False)
                 (work / f"plan-{name.replace(' ', '-')}.json").write_text(data + "\n", encoding="utf-8")
             _plot(report, work)
     return report
+
+
+def _how(settings: AuditSettings, instruments: Sequence[str]) -> dict[str, Any]:
+    """The options of the instruments that measured, as plain data."""
+    chosen = set(instruments)
+    found = {**settings_of(settings.measuring), "instruments": list(instruments)}
+    groups = {
+        "efficiency": (settings.timing, {"efficiency"}),
+        "tasks": (settings.answering, {"accuracy", "calibration", "faithfulness"}),
+        "calibration": (settings.confidence, {"calibration"}),
+        "faithfulness": (settings.explaining, {"faithfulness"}),
+    }
+    return found | {name: settings_of(options) for name, (options, used_by) in groups.items() if used_by & chosen}
+
+
+def _write_tables(subjects: Sequence[Subject], folder: Path) -> None:
+    """What each model answered and how that was explained, item by item."""
+    predictions = [(subject.name, found) for subject in subjects for found in subject.predictions.values()]
+    if predictions:
+        write_predictions(predictions, folder / "predictions.parquet")
+    explanations = [(subject.name, subject.explanations) for subject in subjects if subject.explanations]
+    if explanations:
+        write_explanations(explanations, folder / "explanations.parquet")
 
 
 def _measure(subject: Subject, context: AuditContext, instruments: Sequence[str]) -> AuditedModel:
@@ -195,3 +225,20 @@ def _plot(report: AuditReport, folder: Path) -> None:
     curves = {m.name: m.curves["separation"] for m in report.models if "separation" in m.curves}
     if curves:
         plot_curves(curves, "Separation of true and false statements", "B / W", folder / "separation")
+    for task in dict.fromkeys(row.metric.split("/", 1)[1] for row in report.rows if row.instrument == "calibration"):
+        # The task may be a file of the user's; its name is made a part of a path.
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", task)
+        tables = {r.model: r.details["reliability"] for r in report.rows if r.metric == f"ece-15/{task}"}
+        nulls = {r.model: r for r in report.rows if r.metric == f"ece-15/{task}"}
+        if tables:
+            plot_reliability(
+                {
+                    name: {**table, "ece": nulls[name].estimate.value, "null_ece": nulls[name].details["null_mean"]}
+                    for name, table in tables.items()
+                },
+                f"Confidence and accuracy: {task}",
+                folder / f"reliability-{safe}",
+            )
+        risks = {r.model: r.details["risk_coverage"] for r in report.rows if r.metric == f"aurc/{task}"}
+        if risks:
+            plot_risk_coverage(risks, f"Errors among the most confident: {task}", folder / f"risk-coverage-{safe}")

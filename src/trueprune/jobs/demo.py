@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from trueprune._support.folders import check_output
-from trueprune.audits.context import AuditOptions
+from trueprune.audits.context import AuditOptions, AuditSettings
 from trueprune.jobs.audit import DEFAULT_INSTRUMENTS, audit_models
 from trueprune.jobs.common import LoadOptions, as_loaded, gather_evidence
 from trueprune.jobs.prune import PruneResult, prune
@@ -81,7 +81,7 @@ def demo(
         each_from_dense(loaded, {method: run(method) for method in methods}, plans),
         output,
         instruments=DEFAULT_INSTRUMENTS,
-        measuring=measuring,
+        settings=AuditSettings(measuring),
         overwrite=overwrite,
         plans=plans,
     )

@@ -15,9 +15,11 @@ def model_card(record: Mapping[str, Any], source: str) -> str:
     - `source`: the model that was pruned.
     """
     plan = record.get("plan") or {}
-    lines = ["---", "tags:", "- trueprune", "- pruning", "---", "", f"# {source}, pruned", ""]
+    done = "pruned" if plan else "recalibrated"
+    lines = ["---", "tags:", "- trueprune", *(["- pruning"] if plan else []), "---", "", f"# {source}, {done}", ""]
     for step in dict.fromkeys(plan.get("order") or (("prune",) if plan else ())):
         lines += _dropped(plan["drop"]) if step == "drop" else _pruned(record, plan)
+    lines += _recalibrated(record.get("recalibration") or {})
     lines += [f"Note: {note}.\n" for note in plan.get("notes", [])]
     if command := record.get("command"):
         lines += ["Made by:", "", "```", str(command), "```", ""]
@@ -26,8 +28,9 @@ def model_card(record: Mapping[str, Any], source: str) -> str:
 
 
 def _pruned(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
-    # A later step that dropped layers has a method of its own.
-    method = plan.get("method") if str(record.get("method")).startswith("drop") else record.get("method")
+    # A later step that dropped layers or repaired has a method of its own.
+    later = str(record.get("method")).startswith(("drop", "repair"))
+    method = plan.get("method") if later else record.get("method")
     return [
         f"Pruned with trueprune: method `{method}`, "
         f"score `{plan.get('score')}`, "
@@ -39,6 +42,24 @@ def _pruned(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
         "or in less memory for unstructured zeros.",
         "",
     ]
+
+
+def _recalibrated(found: Mapping[str, Any]) -> list[str]:
+    if not found:
+        return []
+    tasks = ", ".join(f"{len(items)} items of {task}" for task, items in found.get("fitted_on", {}).items())
+    if found.get("folded"):
+        said = (
+            f"Recalibrated with trueprune: all logits are divided by the temperature T = {found['temperature']:.4f}, "
+            f"fitted on {tasks}. This is part of the weights: any engine serves it. Greedy answers are as before; "
+            "sampling at temperature 1 is what sampling at T was."
+        )
+    else:
+        said = (
+            f"`recalibration.json` holds a recalibration by `{found['method']}` fitted on {tasks}, for "
+            "`trueprune.read_recalibration`. The weights are as before."
+        )
+    return [said, ""]
 
 
 def _dropped(drop: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ KEPT = (
     "calibration",
     "scoring",
     "parameters",
+    "recalibration",
     "versions",
 )
 

@@ -28,6 +28,7 @@ def save(
     record: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     free_memory: bool = False,
+    beside: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a checkpoint that plain transformers loads, with `trueprune.json` and a model card beside the weights.
 
@@ -42,6 +43,7 @@ def save(
     - `overwrite`: whether an existing folder may be replaced.
     - `free_memory`: give up the weights in memory before the check loads the saved ones, so that the two are never
         held at once; the model is unusable afterwards.
+    - `beside`: further text files by name.
 
     **Returns:** the folder.
 
@@ -59,6 +61,8 @@ def save(
         if loaded.tokenizer is not None:
             loaded.tokenizer.save_pretrained(work)
         (work / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        for name, text in (beside or {}).items():
+            (work / name).write_text(text, encoding="utf-8")
         (work / "README.md").write_text(model_card(record, loaded.source), encoding="utf-8")
         with _adapter_disabled(model):
             expected_BTV = probe_logits(base)

@@ -5,7 +5,9 @@ Legend: N items, C options.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,35 @@ def recalibration_from_json(data: Any) -> Recalibration:
     if data.get("schema") != 1:
         raise RepairError(f"a saved recalibration has the schema {data.get('schema')!r}, not 1", REFIT)
     return RECALIBRATIONS[method].read(data)
+
+
+def read_recalibration(path: str | Path) -> dict[str, Recalibration]:
+    """The recalibrations beside a checkpoint, by task.
+
+    **Arguments:**
+
+    - `path`: a folder that `trueprune repair` wrote, or its `recalibration.json`.
+
+    **Returns:** for each task an object whose `probabilities(scores_NC)` turns log-scores of the options into
+    recalibrated probabilities.
+
+    **Raises:** `RepairError` if there is none, or it cannot be read. A folded temperature is part of the weights and
+    has no such file.
+    """
+    file = Path(path)
+    file = file / "recalibration.json" if file.is_dir() else file
+    if not file.is_file():
+        raise RepairError(
+            f"there is no {file}", "Give a folder made by trueprune repair --with vector, platt or isotonic"
+        )
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RepairError(f"{file} is not JSON ({error})", "Restore it from the run that wrote it") from error
+    tasks = data.get("tasks") if isinstance(data, Mapping) else None
+    if not isinstance(tasks, Mapping):
+        raise RepairError(f"{file} names no tasks", "Restore it from the run that wrote it")
+    return {task: recalibration_from_json(fit) for task, fit in tasks.items()}
 
 
 def _check_method(method: Any) -> str:

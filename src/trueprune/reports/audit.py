@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from trueprune.audits.measurement import Measurement
 from trueprune.reports.paired import Estimate, estimate, paired_change
+from trueprune.reports.significance import Test, holm, p_value
 
 SCHEMA = 1
 
@@ -42,6 +43,7 @@ class Row:
     - `estimate`: value, interval and n.
     - `change`: pruned minus dense with its interval; `None` for the dense model.
     - `higher_is_better`, `headline`, `details`: as in `Measurement`.
+    - `test`: whether the change is more than chance; `None` without a change or for a count.
     """
 
     model: str
@@ -52,12 +54,14 @@ class Row:
     higher_is_better: bool
     headline: bool
     details: dict[str, Any]
+    test: Test | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with `value`, `interval`, `n` and `change` beside the names."""
-        change = None
+        change: dict[str, Any] | None = None
         if self.change is not None:
             change = {"value": self.change.value, "interval": list(self.change.interval)}
+            change["test"] = None if self.test is None else asdict(self.test)
         return {
             "model": self.model,
             "instrument": self.instrument,
@@ -125,6 +129,7 @@ def compare(models: Sequence[AuditedModel], settings: dict[str, Any], *, resampl
     """
     dense = {(m.instrument, m.metric): m for m in models[0].measurements}
     rows = []
+    tests: list[tuple[int, str, float]] = []
     for index, model in enumerate(models):
         for measurement in model.measurements:
             before = measurement.baseline
@@ -133,8 +138,12 @@ def compare(models: Sequence[AuditedModel], settings: dict[str, Any], *, resampl
             change = None
             if index and before is not None:
                 change = paired_change(before, measurement, resamples=resamples, seed=seed)
+                if (test := p_value(before, measurement, change)) is not None:
+                    tests.append((len(rows), *test))
             found = estimate(measurement, resamples=resamples, seed=seed)
             rows.append(_row(model.name, measurement, found, change))
+    for (row, name, p), adjusted in zip(tests, holm([p for _, _, p in tests]), strict=True):
+        rows[row] = replace(rows[row], test=Test(name, p, adjusted))
     return AuditReport(models, rows, settings)
 
 

@@ -42,13 +42,14 @@ def plot_reliability(
             above.set_title(_caption(name, table).replace(": ", "\n"), fontsize=10)
     for above, below in axes.T:
         above.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1)
-        above.set(xlim=(0, 1), ylim=(0, 1), aspect="equal" if not overlay else "auto")
+        above.set(xlim=(0, 1), ylim=(0, 1))
         above.grid(alpha=0.25)
         below.set_xlabel("confidence")
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("items")
     if overlay:
-        axes[0, 0].legend(frameon=False, fontsize=8)
+        # Above the diagram: inside, it would lie on the intervals of small bins.
+        axes[0, 0].legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     figure.suptitle(title)
     return _save(figure, file)
 
@@ -58,7 +59,7 @@ def plot_risk_coverage(
 ) -> list[Path]:
     """Draw the share of errors among the most confident answers, as `file.png` and `file.svg`.
 
-    Geifman and El-Yaniv 2017 (arXiv 1705.08500), Figure 1.
+    Geifman and El-Yaniv 2017 (arXiv 1705.08500).
 
     **Arguments:**
 

@@ -22,7 +22,7 @@ def drop_table(record: Mapping[str, Any], output: str) -> RenderableType:
     away = {*found["blocks"], *(set(found["attention"]) & set(found["mlp"]))}
     sublayers = {kind: [i for i in found[kind] if i not in away] for kind in ("attention", "mlp")}
     before, after = record["parameters"]["before"], record["parameters"]["after"]
-    earlier = any(step.get("plan", {}).get("drop") for step in record.get("history", []))
+    earlier = any((step.get("plan") or {}).get("drop") for step in record.get("history", []))
     all_of = " in all" if earlier else ""
     lines = {
         "chosen": f"{found['what']} by {found['by']}, {found['schedule']}" + (", consecutive" * found["consecutive"])

@@ -25,11 +25,13 @@ class Estimate:
     - `value`: the number on all items.
     - `interval`: percentile bootstrap bounds at 95 %, the bootstrap's own bias taken off.
     - `n`: items.
+    - `error`: the standard error, from the same resamples.
     """
 
     value: float
     interval: tuple[float, float]
     n: int
+    error: float = float("nan")
 
 
 def estimate(measurement: Measurement, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -46,7 +48,7 @@ def estimate(measurement: Measurement, *, resamples: int = RESAMPLES, seed: int 
     """
     counts_Rn = cluster_counts(_clusters(measurement), resamples, seed)
     value = measurement.value
-    return Estimate(value, _bounds(measurement.resample(counts_Rn), value), measurement.n)
+    return _estimate(measurement.resample(counts_Rn), value, measurement.n)
 
 
 def paired_change(before: Measurement, after: Measurement, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -70,7 +72,7 @@ def paired_change(before: Measurement, after: Measurement, *, resamples: int = R
     counts_Rn = cluster_counts(_clusters(before), resamples, seed)
     change_R = after.resample(counts_Rn) - before.resample(counts_Rn)
     change = after.value - before.value
-    return Estimate(change, _bounds(change_R, change), before.n)
+    return _estimate(change_R, change, before.n)
 
 
 def cluster_counts(clusters: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -95,9 +97,15 @@ def _clusters(measurement: Measurement) -> np.ndarray:
     return np.unique(np.array(labels, dtype=str), return_inverse=True)[1].reshape(-1)
 
 
+def _estimate(values_R: np.ndarray, value: float, n: int) -> Estimate:
+    values_R = values_R[np.isfinite(values_R)]
+    if not len(values_R):
+        raise AuditError("no resample of the items leaves the metric defined", "Give more items")
+    return Estimate(value, _bounds(values_R, value), n, float(values_R.std()))
+
+
 def _bounds(values_R: np.ndarray, value: float) -> tuple[float, float]:
     """Percentiles centred on the value: a ratio of variances grows when items repeat, which is no news about it."""
-    values_R = values_R[np.isfinite(values_R)]
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(values_R - values_R.mean() + value, [tail, 1 - tail])
     return float(low), float(high)

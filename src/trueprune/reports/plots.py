@@ -90,15 +90,44 @@ def plot_map(values_YX: np.ndarray, title: str, labels: tuple[str, str, str], fi
     return save_figure(figure, file)
 
 
-def new_figure() -> tuple[Any, Any]:
-    """A figure with one pair of axes (needs matplotlib)."""
+def plot_steps(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[int, float, float, float]]]], title: str, file: Path
+) -> list[Path]:
+    """One panel a metric: values with their intervals against how much is gone, one line each.
+
+    **Arguments:**
+
+    - `panels`: by metric and line the points `(gone, value, low, high)`.
+    - `title`: above all.
+    - `file`: path without suffix.
+
+    **Returns:** the files written; none when matplotlib is missing.
+    """
+    if not plots_available():
+        return []
+    figure, axes = new_figure(columns=len(panels), width=3.4 * len(panels))
+    for axis, (metric, lines) in zip(axes, panels.items(), strict=True):
+        for index, (name, points) in enumerate(lines.items()):
+            gone, values, low, high = zip(*points, strict=True)
+            axis.plot(gone, values, label=name, marker="o", markersize=3, color=f"C{index}")
+            axis.fill_between(gone, low, high, alpha=0.15, color=f"C{index}", linewidth=0)
+        axis.set_title(metric)
+        axis.set_xlabel("dropped")
+        axis.grid(alpha=0.25)
+    axes[0].legend(fontsize=7)
+    figure.suptitle(title)
+    return save_figure(figure, file)
+
+
+def new_figure(columns: int = 1, width: float = 8) -> tuple[Any, Any]:
+    """A figure with one pair of axes, or an array of several side by side (needs matplotlib)."""
     # The object interface needs no display and touches no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(width, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots()
+    return figure, figure.subplots(1, columns)
 
 
 def save_figure(figure: Any, file: Path) -> list[Path]:

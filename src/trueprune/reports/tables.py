@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trueprune.reports.audit import AuditReport, Row
+from trueprune.reports.significance import LEVEL
 
 TITLES = {
     "perplexity": "perplexity",
@@ -18,6 +19,19 @@ TITLES = {
     "prefill-speedup": "speed-up\n(prefill)",
     "decode-speedup": "speed-up\n(decode)",
 }
+# Metrics of a task, and of an attribution: the rest of the name in brackets.
+OF_TASKS = {
+    "accuracy": "accuracy",
+    "ece-15": "ECE",
+    "brier": "Brier",
+    "comprehensiveness": "comprehensiveness",
+    "sufficiency": "sufficiency",
+    "naopc-comprehensiveness": "NAOPC",
+    "plausibility-auprc": "plausibility\nAUPRC",
+    "spearman": "agreement with\nthe dense model",
+}
+# More metrics than this, and than models, stand below one another.
+WIDE = 7
 COUNTS = ("parameters", "nonzero-parameters", "prefill-flops", "decode-flops")
 BYTES = ("disk-bytes", "kv-cache-bytes-per-token", "peak-memory-bytes")
 PROTOCOL_WORDS = {"grouped": "", "leave-one-topic-out": "unseen topic"}
@@ -28,8 +42,8 @@ TRAINING_WORDS = {"retrained": "probe retrained", "frozen": "dense probe"}
 def metric_title(metric: str) -> str:
     """The heading of a metric: `grouped/logistic/frozen` becomes `lie detection (dense probe)`."""
     parts = metric.split("/")
-    if parts[0] == "accuracy" and len(parts) > 1:
-        return f"accuracy\n({', '.join(parts[1:])})"
+    if len(parts) > 1 and parts[0] in OF_TASKS:
+        return f"{OF_TASKS[parts[0]]}\n({', '.join(parts[1:])})"
     if metric in TITLES or len(parts) < 3:
         return TITLES.get(metric, metric)
     protocol, probe, training = parts[:3]
@@ -40,22 +54,46 @@ def metric_title(metric: str) -> str:
     return f"lie detection\n({', '.join(words)})"
 
 
-def audit_table(report: AuditReport) -> RenderableType:
+def audit_table(report: AuditReport, title: str = "") -> RenderableType:
     """Models by headline metrics: the value, and under it the paired change against the dense model with its interval.
 
-    A change whose interval excludes zero is coloured.
+    A change whose interval excludes zero is coloured; a star says that it stands after correction for all of them.
+
+    **Arguments:**
+
+    - `report`: the audit.
+    - `title`: above the table; by default what it is compared with.
     """
     metrics = list(dict.fromkeys(row.metric for row in report.rows if row.headline))
-    table = Table(title=f"Audit against {report.models[0].name} (95 % intervals, paired by item)", show_lines=True)
+    title = title or f"Audit against {report.models[0].name} (95 % intervals, paired by item)"
+    tests = [row.test for row in report.rows if row.test is not None]
+    stars = (
+        f"* p < {LEVEL} after Holm's correction for {len(tests)} comparisons"
+        if any(test.significant for test in tests)
+        else None
+    )
+    rows = {(row.model, row.metric): row for row in report.rows}
+    sparsity = {model.name: model.about.get("measured_sparsity") for model in report.models}
+    table = Table(title=title, caption=stars, show_lines=True)
+    if len(metrics) > max(WIDE, len(report.models)):
+        # What would be too wide stands on its side.
+        table.add_column("metric")
+        for model in report.models:
+            table.add_column(model.name, justify="right")
+        if any(value is not None for value in sparsity.values()):
+            table.add_row("sparsity", *("" if value is None else f"{value:.3f}" for value in sparsity.values()))
+        for metric in metrics:
+            cells = [_cell(rows.get((model.name, metric))) for model in report.models]
+            table.add_row(metric_title(metric).replace("\n", " "), *cells)
+        return table
     table.add_column("model")
     table.add_column("sparsity", justify="right")
     for metric in metrics:
         table.add_column(metric_title(metric), justify="right")
-    rows = {(row.model, row.metric): row for row in report.rows}
     for model in report.models:
-        sparsity = model.about.get("measured_sparsity")
+        value = sparsity[model.name]
         cells = [_cell(rows.get((model.name, metric))) for metric in metrics]
-        table.add_row(model.name, "" if sparsity is None else f"{sparsity:.3f}", *cells)
+        table.add_row(model.name, "" if value is None else f"{value:.3f}", *cells)
     return table
 
 
@@ -74,7 +112,8 @@ def _cell(row: Row | None) -> Text:
         style = ("red" if worse else "green") if certain else "dim"
         low, high = (_signed(bound, row.metric) for bound in change.interval)
         interval = f" [{low}, {high}]" if estimate.n > 1 else ""
-        text.append(f"\n{_signed(change.value, row.metric)}{interval}", style=style)
+        star = " *" if row.test is not None and row.test.significant else ""
+        text.append(f"\n{_signed(change.value, row.metric)}{interval}{star}", style=style)
     return text
 
 

@@ -46,7 +46,7 @@ def ece(confidence_N: npt.ArrayLike, correct_N: npt.ArrayLike, bins: int = DEFAU
 def ace(confidence_N: npt.ArrayLike, correct_N: npt.ArrayLike, bins: int = DEFAULT_BINS) -> float:
     """Adaptive calibration error: `ece` over bins of equal mass of the top answer.
 
-    After Nixon et al. 2019 (arXiv 1904.01685, section 3.2), who average over all classes; of the top answer it is the
+    After Nixon et al. 2019 (arXiv 1904.01685), who average over all classes; of the top answer it is the
     adaptive ECE of torch-uncertainty. Items of equal confidence are never divided by position, see
     `bins.equal_mass`. Arguments and errors as for `ece`.
     """
@@ -73,7 +73,7 @@ def rmsce(confidence_N: npt.ArrayLike, correct_N: npt.ArrayLike, bins: int = DEF
 def debiased_squared_ce(confidence_N: npt.ArrayLike, correct_N: npt.ArrayLike, bins: int = DEFAULT_BINS) -> float:
     """Debiased squared error, `sum_m n_m/n [(acc_m - conf_m)^2 - acc_m (1 - acc_m) / (n_m - 1)]`.
 
-    Kumar et al. 2019 (arXiv 1909.10155), definition 5.1, over bins of equal width, so that it is `rmsce` squared less
+    Kumar et al. 2019 (arXiv 1909.10155), section 5, over bins of equal width, so that it is `rmsce` squared less
     its bias; their code takes bins of equal mass. It is a squared error and not its root, and falls below zero when a
     calibrated model's bins happen to agree well. A bin with fewer than two items adds nothing, as in their code.
     Arguments and errors as for `ece`.

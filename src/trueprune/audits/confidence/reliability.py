@@ -47,7 +47,7 @@ class ReliabilityTable:
 def reliability_table(
     confidence_N: npt.ArrayLike, correct_N: npt.ArrayLike, bins: int = DEFAULT_BINS
 ) -> ReliabilityTable:
-    """Confidence against accuracy, bin by bin (Guo et al. 2017, arXiv 1706.04599, equations 1 and 2).
+    """Confidence against accuracy, bin by bin (Guo et al. 2017, arXiv 1706.04599, section 2).
 
     **Arguments:**
 

@@ -33,17 +33,21 @@ class Question:
     one that the model prefers on the full text. Template, options, examples and answer cue always stay. A mask that was
     asked before is answered from memory; the rest goes through the model in batches, their common beginning once.
 
+    Where all words are gone and nothing else is left to condition on, the tokenizer's token for the beginning of a
+    text stands in the place of the prompt; if it has none, that for the end.
+
     **Arguments:**
 
     - `loaded`: model and tokenizer.
     - `item`: a question with `words`.
     - `scoring`: how an option is scored: `sum`, `mean`, `first`.
-    - `operator`: `delete` takes a word out of the text with the space before it, `mask` puts `mask_string` in its place,
+    - `operator`: `delete` takes a word out with the space before it, `mask` puts `mask_string` in its place,
         `attention` leaves it where it is but lets no other token attend to it.
     - `mask_string`: for `mask`.
     - `batch_tokens`: tokens in a batch, padding included.
 
-    **Raises:** `AuditError` for a question without words or over the model's limit.
+    **Raises:** `AuditError` for a question without words or over the model's limit, or (when asked) a prompt of which
+    nothing is left and a tokenizer without such a token.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class Question:
         new = {key: mask for key, mask in zip(keys, masks_SD, strict=True) if key not in self._known}
         if new:
             asks = self._asks(list(new.values()))
-            found = log_likelihoods(self.loaded.model, asks, batch_tokens=self.batch_tokens, description="")
+            found = log_likelihoods(self.loaded.model, asks, batch_tokens=self.batch_tokens)
             self.evaluations += len(new)
             for key, arrays in zip(new, found, strict=True):
                 self._known[key] = self._probabilities(torch.tensor([self._score(a[0]) for a in arrays])).numpy()
@@ -119,9 +123,7 @@ class Question:
         rows = max(1, self.batch_tokens // (len(self._full.stem) * len(self.item.options)))
         found = []
         for start in range(0, len(scales_S), rows):
-            scales_B = torch.tensor(
-                scales_S[start : start + rows], dtype=torch.float32, device=self.loaded.model.device
-            )
+            scales_B = torch.tensor(scales_S[start : start + rows], dtype=torch.float32, device=self.loaded.device)
             scales_BD = scales_B[:, None].repeat(1, self.n_words).requires_grad_()
             with torch.enable_grad():
                 p_B = self._with_embeddings(len(scales_B), lambda words_T, by=scales_BD: _by_word(by, words_T))
@@ -206,13 +208,28 @@ class Question:
         string = self.mask_string if self.operator == "mask" else None
         prompts = [masked_prompt(self.item, mask.tolist(), string) for mask in masks]
         if not self._parted:
-            return [encode_options(self.loaded, self.item, prompt) for prompt in prompts]
+            return [self._ask(prompt) for prompt in prompts]
         longest = max(map(len, self._full.continuations)) - 1
         asks = []
         for ids in encode_texts(self.loaded, prompts, self.item.special):
             check_length(self.loaded, len(ids) + longest, self.item.id)
             asks.append(Ask(tuple(ids), self._full.continuations))
         return asks
+
+    def _ask(self, prompt: str) -> Ask:
+        tokenizer: Any = self.loaded.tokenizer
+        ids = (getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id"))
+        start = next((token for token in ids if token is not None), None)
+        try:
+            return encode_options(self.loaded, self.item, prompt, start=start)
+        except AuditError as error:
+            if start is None and "no token to condition on" in error.problem:
+                raise AuditError(
+                    f"without its words the item {self.item.id} leaves no token to condition on, and the tokenizer "
+                    "has none that begins or ends a text",
+                    "Use --operator mask, or a task with a template or an answer cue",
+                ) from error
+            raise
 
     def _alone(self, prompt: str) -> tuple[int, ...]:
         return tuple(encode_texts(self.loaded, [prompt], self.item.special)[0])

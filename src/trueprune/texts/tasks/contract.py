@@ -27,7 +27,7 @@ class TaskItem:
     - `rationale`: for each word of the task text (`words_of`, field after field) whether people call it decisive;
         `None` where nobody said.
 
-    **Raises:** `TextError` for an item without text, without two options, or whose gold is none of them or stands twice.
+    **Raises:** `TextError` for an item without text or two options, or whose gold is none of them or stands twice.
     """
 
     id: str

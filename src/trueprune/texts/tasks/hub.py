@@ -59,7 +59,7 @@ def commonsense_qa() -> Iterator[TaskItem]:
         # Rationales serve plausibility alone: a hub without them still has the questions.
         spans = {}
     for item in multiple_choice("tau/commonsense_qa", "default", "validation")():
-        rationale = _marks(item.fields[0], spans.get(item.id, ""))
+        rationale = _marks(item.fields[0], spans.get(item.id) or "")
         yield TaskItem(item.id, item.fields, item.options, item.gold, item.cluster, rationale)
 
 
@@ -77,7 +77,8 @@ def sciq() -> Iterator[TaskItem]:
     """SciQ; no position is right more often, the order is that of the row's number."""
     for number, row in enumerate(hub_rows("allenai/sciq", "default", "test")):
         wrong = [row[f"distractor{n}"] for n in (1, 2, 3)]
-        if all(wrong):
+        # Nor can a question be asked whose right answer is also a wrong one.
+        if all(wrong) and row["correct_answer"].strip() not in [answer.strip() for answer in wrong]:
             options = [row["correct_answer"], *wrong]
             order = random.Random(number).sample(range(4), 4)
             yield _question(number, row["question"], [options[i] for i in order], order.index(0))

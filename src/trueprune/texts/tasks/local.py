@@ -11,6 +11,9 @@ from trueprune.texts.rows import read_jsonl
 from trueprune.texts.tasks.contract import Task, TaskItem
 from trueprune.texts.tasks.embedded import unmarked
 
+NEEDED = {"text", "options", "gold"}
+HEADER = ("instruction", "template", "cue")
+
 
 def local_task(path: Path) -> Task:
     """The task of a JSON-lines file.
@@ -30,9 +33,11 @@ def local_task(path: Path) -> Task:
     rows = list(read_jsonl(path))
     if not rows:
         raise TextError(f"{path} holds no rows", "Give at least one")
-    asked = rows[0] if "text" not in rows[0] else {}
+    asked = {} if NEEDED & rows[0].keys() else rows[0]
+    if wrong := [name for name, value in asked.items() if name not in HEADER or not isinstance(value, str)]:
+        raise TextError(f"{path}, row 1: {wrong[0]!r} is no text of {', '.join(HEADER)}", "Mend the first line")
     template = asked.get("template", "{}")
-    if not isinstance(template, str) or template.count("{}") != 1:
+    if template.count("{}") != 1:
         raise TextError(f"the template of {path} must hold {{}} once, for the text", "Mend the first line")
     first = 1 if asked else 0
     lists = [row.get("options") for row in rows[first:]]
@@ -48,6 +53,7 @@ def local_task(path: Path) -> Task:
 
 
 def _items(path: Path, rows: list[dict[str, Any]], first: int) -> Iterator[TaskItem]:
+    names: dict[str, int] = {}
     for number, row in enumerate(rows[first:], first + 1):
         place = f"{path}, row {number}"
         if missing := [name for name in ("text", "options", "gold") if name not in row]:
@@ -55,14 +61,18 @@ def _items(path: Path, rows: list[dict[str, Any]], first: int) -> Iterator[TaskI
         options = row["options"]
         if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
             raise TextError(f"{place}: options are no list of strings", "Mend it")
-        text, rationale = unmarked(row["text"]) if row.get("rationale") else (str(row["text"]), None)
+        if not isinstance(row["text"], str):
+            raise TextError(f"{place}: the text is no string", "Mend it")
         name = str(row.get("id", number))
+        if (other := names.setdefault(name, number)) != number:
+            raise TextError(f"{place} has the id {name!r} of row {other}", "Give each row an id of its own")
         try:
-            yield TaskItem(
-                name, (text,), tuple(options), _gold(row["gold"], options), str(row.get("cluster", "")), rationale
-            )
+            text, rationale = unmarked(row["text"]) if row.get("rationale") else (row["text"], None)
+            gold = _gold(row["gold"], options)
+            item = TaskItem(name, (text,), tuple(options), gold, str(row.get("cluster", "")), rationale)
         except TextError as error:
             raise TextError(f"{place}: {error.problem}", error.remedy) from error
+        yield item
 
 
 def _gold(gold: Any, options: list[str]) -> int:

@@ -138,17 +138,25 @@ def _chat(instruction: str, turns: Sequence[tuple[str, str]], cue: str, tokenize
             asked = f"{instruction}\n{asked}" if cue else instruction
         messages.append({"role": "user", "content": asked})
         messages.append({"role": "assistant", "content": f"{cue if cue else text}{answer}"})
-    try:
-        given = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
-    except Exception as error:
-        raise TextError(f"the chat template cannot be applied ({str(error)[:120]})", "Leave --chat away") from error
+    given = _apply(tokenizer, messages[:-1])
     body = turns[-1][0]
     if not cue:
         return f"{given}{body}", len(given)
-    place = given.rfind(body)
-    if place < 0:
+    # The text may also occur elsewhere, in an example or in the template's own words: it begins where another would.
+    asked = messages[-2]["content"]
+    other = asked.removesuffix(body) + ("1" if body.startswith("0") else "0")
+    changed = _apply(tokenizer, [*messages[:-2], {"role": "user", "content": other}])
+    place = next((i for i, (one, two) in enumerate(zip(given, changed, strict=False)) if one != two), 0)
+    if not given.startswith(body, place):
         raise TextError("the chat template changes the text of the question", "Leave --chat away")
     return f"{given}{cue}", place
+
+
+def _apply(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:
+        raise TextError(f"the chat template cannot be applied ({str(error)[:120]})", "Leave --chat away") from error
 
 
 def _premises(

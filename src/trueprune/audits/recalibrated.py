@@ -1,0 +1,65 @@
+"""What a model's record says of recalibration: applied to its answers, never judged on the items it was fitted on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trueprune._support.errors import AuditError
+from trueprune.audits.predictions import Predictions
+from trueprune.repairs.recalibration import recalibration_from_json
+from trueprune.texts.tasks import ChoiceItem
+
+KEY = "recalibration"
+
+
+def recalibrated(predictions: Predictions, record: Mapping[str, Any] | None) -> Predictions:
+    """The answers as the model's own recalibration turns them; as they are where it has none.
+
+    A temperature that is folded into the weights has done its work already.
+
+    **Arguments:**
+
+    - `predictions`: of the model.
+    - `record`: its `trueprune.json`.
+    """
+    found = (record or {}).get(KEY)
+    if not found or found.get("folded"):
+        return predictions
+    fitted = found["tasks"].get(predictions.task)
+    if fitted is None:
+        warnings.warn(
+            f"the model was recalibrated on {', '.join(found['tasks'])}, not on {predictions.task}: "
+            "its answers there are as they were",
+            stacklevel=2,
+        )
+        return predictions
+    if found["scoring"] != predictions.scoring:
+        raise AuditError(
+            f"the recalibration was fitted with --scoring {found['scoring']}, not {predictions.scoring}",
+            f"Audit with --scoring {found['scoring']}, or fit it again",
+        )
+    return predictions.with_probabilities(recalibration_from_json(fitted).probabilities(predictions.logits_NC))
+
+
+def refuse_fitted(name: str, record: Mapping[str, Any] | None, task: str, items: Sequence[ChoiceItem]) -> None:
+    """Refuse to judge a model by items that it was fitted on, now or in an earlier step.
+
+    **Arguments:**
+
+    - `name`: how the model is called.
+    - `record`: its `trueprune.json`.
+    - `task`, `items`: what it is asked.
+
+    **Raises:** `AuditError` that says how many.
+    """
+    record = record or {}
+    steps = [*record.get("history", []), record]
+    fitted = {sha for step in steps for shas in (step.get(KEY) or {}).get("fitted_on", {}).values() for sha in shas}
+    shared = [item.id for item in items if item.sha256 in fitted]
+    if shared:
+        raise AuditError(
+            f"{len(shared)} of the {len(items)} items of {task} were used to recalibrate {name} (e.g. {shared[0]})",
+            "Audit items that it was not fitted on, or fit it on others",
+        )

@@ -1,0 +1,172 @@
+"""The job `repair`: give a model back what pruning took, and show what that did on items it was not fitted on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from trueprune._support.environment import peak_memory_bytes, versions
+from trueprune._support.errors import RepairError
+from trueprune._support.folders import check_output
+from trueprune._support.hashing import hash_model
+from trueprune.audits.accuracy import accuracy_of
+from trueprune.audits.calibration import calibration_of
+from trueprune.audits.context import AuditSettings, perplexity_text
+from trueprune.audits.measurement import Measurement
+from trueprune.audits.perplexity import measure_perplexity
+from trueprune.audits.predict import predict
+from trueprune.audits.recalibrated import KEY, recalibrated, refuse_fitted
+from trueprune.edits.prune import measured_sparsity
+from trueprune.jobs.common import LoadOptions, as_loaded, plan_before
+from trueprune.jobs.fit_recalibration import fit_tasks
+from trueprune.models.anatomy import read_anatomy
+from trueprune.models.load import LoadedModel
+from trueprune.models.record import history_of
+from trueprune.models.save import save
+from trueprune.repairs.fold import fold_temperature
+from trueprune.repairs.registry import RECALIBRATIONS
+from trueprune.reports.audit import AuditedModel, AuditReport, compare
+from trueprune.texts.tasks import ChoiceItem, find_task, questions
+from trueprune.texts.tasks.questions import TaskOptions
+
+# Enough to see how a temperature moves perplexity.
+PERPLEXITY_TOKENS = 4096
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class RepairResult:
+    """A repaired model.
+
+    **Arguments:**
+
+    - `loaded`: the model in memory.
+    - `record`: what its `trueprune.json` holds; `recalibration` says what was fitted.
+    - `report`: before and after, on items that nothing was fitted on, paired.
+    - `output`: the folder, if one was asked for.
+    """
+
+    loaded: LoadedModel
+    record: Mapping[str, Any]
+    report: AuditReport
+    output: Path | None
+
+
+def repair(
+    model: str | Path | LoadedModel,
+    output: str | Path | None = None,
+    *,
+    using: str = "temperature",
+    answering: TaskOptions = TaskOptions(tasks=("facts", "sentiment", "commonsense")),
+    loading: LoadOptions = LoadOptions(),
+    overwrite: bool = False,
+    free_memory: bool = False,
+    command: str | None = None,
+) -> RepairResult:
+    """Recalibrate a model: its confidence shall match how often it is right.
+
+    Fitted on items that audits never ask, judged on items that audits do. A temperature becomes part of the weights, so
+    that any engine serves it; the others are written as `recalibration.json`, which `trueprune audit` applies and
+    `trueprune.read_recalibration` reads.
+
+    **Arguments:**
+
+    - `model`: a checkpoint folder, `demo`, a GGUF file or a hub id (in Python also a loaded model, which a temperature
+        changes in place).
+    - `output`: the folder to make.
+    - `using`: `temperature` (one number, divides all logits), `vector` (one factor and offset a class), `platt`
+        (a logistic curve of the confidence) or `isotonic` (a rising step curve; wants 1,000 items).
+    - `answering`: the tasks that it is fitted on, and how they are asked.
+    - `loading`: how the model is loaded.
+    - `overwrite`: replace the output folder if it exists.
+    - `free_memory`: give up the model in memory once it is saved; it is unusable afterwards.
+    - `command`: recorded in `trueprune.json`.
+
+    **Returns:** a `RepairResult`.
+
+    **Raises:** `TruepruneError`; nothing is then written.
+    """
+    started = time.perf_counter()
+    if using not in RECALIBRATIONS:
+        raise RepairError(f"there is no repair {using!r}", f"Use one of {', '.join(RECALIBRATIONS)}")
+    if output is not None:
+        check_output(Path(output), overwrite, [] if isinstance(model, LoadedModel) else [model])
+    loaded = as_loaded(model, loading)
+    anatomy = read_anatomy(loaded.model)
+    plan = plan_before(loaded, anatomy)
+    source_hash = hash_model(loaded.model) if output is not None else ""
+    judged = _questions(loaded, answering, "audit")
+    for task, items in judged.items():
+        refuse_fitted(loaded.source, loaded.record, task, items)
+    fitted_on = _questions(loaded, answering, "fit")
+    before = _measure(loaded, judged, answering)
+    fitted = fit_tasks(loaded, fitted_on, using, answering)
+    if (temperature := fitted.get("temperature")) is not None:
+        fold_temperature(loaded.model, temperature)
+    total, per_block = measured_sparsity(anatomy)
+    record: dict[str, Any] = {
+        "schema": 1,
+        "command": command,
+        "source": loaded.source,
+        "source_sha256": source_hash,
+        "method": f"repair-{using}",
+        "plan": None if plan is None else plan.to_json(),
+        KEY: {
+            "method": using,
+            "folded": temperature is not None,
+            **fitted,
+            "scoring": answering.scoring,
+            "answers": answering.answers,
+            "correct": answering.correct,
+            "chat": answering.chat,
+            "shots": answering.shots,
+            "fitted_on": {task: [item.sha256 for item in items] for task, items in fitted_on.items()},
+        },
+        "measured_sparsity": total,
+        "measured_sparsity_blocks": per_block,
+        "versions": versions(),
+        "history": history_of(loaded.record),
+    }
+    loaded = replace(loaded, record=record)
+    report = _compared(before, _measure(loaded, judged, answering), loaded.source)
+    record[KEY]["measured"] = [row.to_json() for row in report.rows if row.headline]
+    record["wall_seconds"] = {"total": round(time.perf_counter() - started, 3)}
+    record["peak_memory_bytes"] = peak_memory_bytes()
+    if output is not None:
+        beside = {} if temperature is not None else {"recalibration.json": _text(record[KEY])}
+        output = save(loaded, output, record=record, overwrite=overwrite, free_memory=free_memory, beside=beside)
+    return RepairResult(loaded, record, report, output)
+
+
+def _questions(loaded: LoadedModel, answering: TaskOptions, side: Any) -> dict[str, list[ChoiceItem]]:
+    return {
+        find_task(name).name: questions(name, answering.items, answering, tokenizer=loaded.tokenizer, side=side)
+        for name in answering.tasks
+    }
+
+
+def _measure(loaded: LoadedModel, judged: dict[str, list[ChoiceItem]], answering: TaskOptions) -> list[Measurement]:
+    """Accuracy, confidence and perplexity as an audit would measure them."""
+    labels = {task.name: task.labels and answering.answers != "letters" for task in map(find_task, answering.tasks)}
+    measurements: list[Measurement] = []
+    for task, items in judged.items():
+        found = predict(loaded, items, task=task, scoring=answering.scoring, labels=labels[task])
+        found = recalibrated(found, loaded.record)
+        measurements += [*accuracy_of(found), *calibration_of(found)]
+    own = AuditSettings().measuring
+    window = min(own.window, loaded.max_length or own.window)
+    text = perplexity_text(own.text)
+    return [*measurements, measure_perplexity(loaded, text, window=window, max_tokens=PERPLEXITY_TOKENS)]
+
+
+def _compared(before: list[Measurement], after: list[Measurement], source: str) -> AuditReport:
+    models = [AuditedModel("before", before), AuditedModel("after", after)]
+    return compare(models, {"source": source}, resamples=RESAMPLES, seed=0)
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
