@@ -80,6 +80,7 @@ def test_what_is_asked_wrongly_is_refused_in_one_line(tiny_folder, tmp_path, cap
         ("--tasks", "facts", "facts"): "the task facts is given twice",
         ("--items", "-3"): "--items -3 is below 0",
         ("--shots", "-1"): "--shots -1 is below 0",
+        ("--scoring", "max"): "max",
     }.items():
         assert run([*arguments, *wrong]) == 2
         message = capsys.readouterr().err

@@ -15,7 +15,7 @@ from test_export import drop, shaped
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from trueprune import LoadedModel, export, load
+from trueprune import LoadedModel, export, fold_temperature, load
 from trueprune.models.demo import PACKAGE
 from trueprune.models.exports.gguf_tokenizer import SPLITTINGS
 from trueprune.texts.rows import embedded_file, read_documents
@@ -191,6 +191,17 @@ def test_llama_cpp_gives_the_logits_of_every_kind_of_llama(name, dropped, tokeni
     ids = [(7919 * i + 11) % 320 for i in range(150)]
     expected = logits_of(model, ids)
     assert np.abs(engine.logits(ids) - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_a_folded_temperature_is_served_by_llama_cpp(tokenizer, tmp_path, monkeypatch):
+    model = shaped()
+    ids = [(7919 * i + 11) % 320 for i in range(80)]
+    before = logits_of(model, ids)
+    fold_temperature(model, 1.7)
+    engine = LlamaCpp(
+        export(LoadedModel(model, tokenizer, "t"), tmp_path / "o", to="gguf", gguf_type="f32").output, monkeypatch
+    )
+    assert np.abs(engine.logits(ids) - before / 1.7).max() < 1e-4 * np.abs(before).max()
 
 
 def test_the_trap_of_a_dropped_mlp_is_real(tokenizer, tmp_path, monkeypatch):

@@ -241,6 +241,16 @@ def test_a_token_that_joins_prompt_and_option_is_scored():
             assert score == pytest.approx(sum(logprobs[i - 1, ids[i]].item() for i in (2, 3)), rel=1e-4)
 
 
+def test_an_option_without_a_token_of_its_own_is_scored_by_the_last_of_the_prompt():
+    class Deaf(Merging):
+        def __call__(self, text, **options):
+            return super().__call__(text.replace("é", ""))
+
+    asked = encode_options(LoadedModel(tiny_model("llama"), Deaf(), "deaf"), item("is", ("é", "b"), 0))
+    i, s, b = (ord(c) % 300 + 3 for c in "isb")
+    assert (asked.stem, asked.continuations) == ((i,), ((s,), (s, b)))
+
+
 def test_a_token_that_ends_every_text_stands_at_no_boundary():
     plain, ended = (LoadedModel(tiny_model("llama"), Merging(ends), "x") for ends in (False, True))
     row = item("is ", ("xy", "b"), 0)

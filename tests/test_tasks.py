@@ -218,12 +218,12 @@ def test_sides_share_no_item_no_cluster_and_no_text(clusters, texts):
 
 
 def test_clusters_stay_whole():
-    items = [row(f"{n}", (f"text {n}",), cluster=f"c{n // 5}") for n in range(40)]
+    items = [row(f"{n}", (f"text {n}",), cluster=f"c{n // 6}") for n in range(42)]
     audited, fitted = (task_items(task_of(*items), side=side) for side in ("audit", "fit"))
-    assert len(audited) + len(fitted) == 40
-    # A quarter is 10 items: two clusters of five.
+    assert len(audited) + len(fitted) == 42
+    # A quarter would be 10 items: it grows to two whole clusters of six.
     assert len({item.cluster for item in fitted}) == 2
-    assert Counter(item.cluster for item in audited + fitted) == dict.fromkeys((f"c{n}" for n in range(8)), 5)
+    assert Counter(item.cluster for item in audited + fitted) == dict.fromkeys((f"c{n}" for n in range(7)), 6)
     # An item named like a cluster is one of it, and a cluster that is everything is audited.
     assert len(task_items(task_of(*(row(str(n), (f"t {n}",), cluster="one") for n in range(9))))) == 9
 
@@ -798,7 +798,6 @@ def test_unknown_tasks_are_refused(own):
     [
         ({"items": -1}, "--items -1 is below 0"),
         ({"answers": "words"}, "--answers words is unknown"),
-        ({"scoring": "max"}, "--scoring max is unknown"),
         ({"correct": "pmu"}, "--correct pmu is unknown"),
         ({"shots": -2}, "--shots -2 is below 0"),
     ],

@@ -18,6 +18,7 @@ from trueprune.plans.evidence import AllocationOptions
 from trueprune.plans.plan import Plan
 from trueprune.reports.audit import AuditReport
 from trueprune.texts.calibration import CalibrationOptions, calibration_tokens
+from trueprune.texts.tasks.questions import TaskOptions
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "owl", "tplo")
 
@@ -31,12 +32,13 @@ def demo(
     calibration: CalibrationOptions = CalibrationOptions(),
     allocation: AllocationOptions = AllocationOptions(),
     measuring: AuditOptions = AuditOptions(per_dataset=64, protocols=("grouped", "leave-one-topic-out")),
+    answering: TaskOptions = TaskOptions(tasks=("sentiment", "commonsense"), items=100),
     overwrite: bool = False,
 ) -> AuditReport:
     """Prune SmolLM2-135M-Instruct by five methods and audit them all against the dense model.
 
-    Everything is in the package: calibration text, held-out text and statements. The dense model is observed once for
-    all methods. Pruned weights are not saved; `trueprune prune` saves.
+    Everything is in the package: calibration text, held-out text, statements and questions. The dense model is observed
+    once for all methods. Pruned weights are not saved; `trueprune prune` saves.
 
     **Arguments:**
 
@@ -47,6 +49,7 @@ def demo(
     - `calibration`: what the model is calibrated on.
     - `allocation`: constants of OWL, SWL and TPLO.
     - `measuring`: how the audit measures.
+    - `answering`: what accuracy and calibration ask.
     - `overwrite`: replace the output folder if it exists.
 
     **Returns:** an `AuditReport`.
@@ -80,8 +83,8 @@ def demo(
     return audit_models(
         each_from_dense(loaded, {method: run(method) for method in methods}, plans),
         output,
-        instruments=DEFAULT_INSTRUMENTS,
-        settings=AuditSettings(measuring),
+        instruments=(*DEFAULT_INSTRUMENTS, "accuracy", "calibration"),
+        settings=AuditSettings(measuring, answering=answering),
         overwrite=overwrite,
         plans=plans,
     )

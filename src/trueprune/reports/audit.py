@@ -10,7 +10,7 @@ from typing import Any
 
 from trueprune.audits.measurement import Measurement
 from trueprune.reports.paired import Estimate, estimate, paired_change
-from trueprune.reports.significance import Test, holm, p_value
+from trueprune.reports.significance import ChangeTest, holm, p_value
 
 SCHEMA = 1
 
@@ -54,7 +54,7 @@ class Row:
     higher_is_better: bool
     headline: bool
     details: dict[str, Any]
-    test: Test | None = None
+    test: ChangeTest | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with `value`, `interval`, `n` and `change` beside the names."""
@@ -143,7 +143,7 @@ def compare(models: Sequence[AuditedModel], settings: dict[str, Any], *, resampl
             found = estimate(measurement, resamples=resamples, seed=seed)
             rows.append(_row(model.name, measurement, found, change))
     for (row, name, p), adjusted in zip(tests, holm([p for _, _, p in tests]), strict=True):
-        rows[row] = replace(rows[row], test=Test(name, p, adjusted))
+        rows[row] = replace(rows[row], test=ChangeTest(name, p, adjusted))
     return AuditReport(models, rows, settings)
 
 

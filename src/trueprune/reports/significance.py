@@ -15,7 +15,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Test:
+class ChangeTest:
     """A test of no change.
 
     **Arguments:**

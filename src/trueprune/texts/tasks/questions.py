@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from trueprune._support.errors import TextError
 from trueprune.texts.tasks.contract import ChoiceItem, Task, TaskItem
 from trueprune.texts.tasks.pools import Side, check_tasks, find_task, task_items
 from trueprune.texts.tasks.prompts import PromptOptions, render
+
+Scoring = Literal["sum", "mean", "first"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class TaskOptions(PromptOptions):
 
     tasks: tuple[str, ...] = ("facts",)
     items: int = 200
-    scoring: str = "sum"
+    scoring: Scoring = "sum"
 
     def __post_init__(self):
         super().__post_init__()
