@@ -10,7 +10,7 @@ import torch
 
 import trueprune
 from bench import reference
-from trueprune.audits.instruments import AuditOptions
+from trueprune.audits.context import AuditOptions, AuditSettings
 from trueprune.jobs.audit import audit_models
 from trueprune.jobs.demo import demo, each_from_dense
 from trueprune.models import LoadedModel
@@ -65,7 +65,9 @@ def test_pruning_costs_lie_detection_and_the_audit_sees_it(demo_model):
         each_from_dense(model, {method: run(method) for method in methods}, {}),
         None,
         instruments=("perplexity", "lie-detection"),
-        measuring=AuditOptions(per_dataset=64, protocols=("grouped",), probes=("logistic",), cache=False),
+        settings=AuditSettings(
+            AuditOptions(per_dataset=64, protocols=("grouped",), probes=("logistic",), cache=False)
+        ),
     )
     perplexity = {name: report.value(name, "perplexity").value for name in ("dense", *methods)}
     assert perplexity["dense"] < perplexity["sparsegpt"] < perplexity["wanda"] < perplexity["magnitude"]

@@ -13,7 +13,7 @@ from trueprune.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = ("prune", "drop", "scan", "audit", "export", "demo")
+COMMANDS = ("prune", "drop", "scan", "audit", "repair", "study", "export", "demo")
 # Commands of others, whose flags are not ours.
 FOREIGN = ("pip ", "main.py", "generate_acts.py", "git ", "python", "make ")
 FOREIGN_FLAGS = {"--help", "--version"}
@@ -35,7 +35,7 @@ def commands_in(text: str) -> list[str]:
     """The lines of code that call trueprune, without their comments."""
     lines = [line.split(" #")[0].strip() for line in code_of(text)]
     calls = [part.strip() for line in lines for part in re.split(r"[;|&]+", line)]
-    return [call for call in calls if re.match(r"trueprune\s+(prune|scan|audit|demo)\b", call)]
+    return [call for call in calls if re.match(rf"trueprune\s+({"|".join(COMMANDS)})\b", call)]
 
 
 def spellings(command: str) -> set[str]:

@@ -16,7 +16,7 @@ from zoo import ARCHITECTURES, tiny_model
 from trueprune._support.errors import AuditError, ModelError
 from trueprune.audits import Predictions, accuracy_of, predict, read_predictions, write_predictions
 from trueprune.audits.accuracy import credit
-from trueprune.audits.predict import encode_options, encode_texts
+from trueprune.audits.predict import encode_options, encode_texts, predict_at
 from trueprune.audits.predictions import filled
 from trueprune.models.load import LoadedModel
 from trueprune.texts.tasks import ChoiceItem, PromptOptions, questions
@@ -169,6 +169,21 @@ def test_the_prior_of_several_premises_is_their_mean(tiny):
     a, b, mean = (predict(tiny, [row]).prior_NC for row in (one, two, both))
     np.testing.assert_allclose(mean, (a + b) / 2)
     assert np.abs(a - b).max() > 1e-3
+
+
+@pytest.mark.parametrize("scoring", ["sum", "mean", "first"])
+def test_temperatures_divide_the_logits_of_the_model(tiny, scoring):
+    """One pass for all of them gives what a model with as much smaller logits answers."""
+    rows = questions("sentiment", 4, PromptOptions(correct="contextual"))
+    found = predict_at(tiny, rows, (1.0, 2.5), scoring=scoring)
+    expected = [predict(tiny, rows, scoring=scoring)]
+    with torch.no_grad():
+        tiny.model.lm_head.weight /= 2.5
+    expected.append(predict(tiny, rows, scoring=scoring))
+    for one, other in zip(found, expected, strict=True):
+        for name in ("scores_NC", "first_NC", "prior_NC", "mass_N", "logits_NC"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-4, atol=1e-4)
+    assert np.abs(found[0].prior_NC - found[1].prior_NC).max() > 0.1
 
 
 # What cannot be scored

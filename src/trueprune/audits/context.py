@@ -153,7 +153,7 @@ class AuditContext:
                     scoring=self.settings.answering.scoring,
                     labels=self.labels[task],
                 )
-                subject.predictions[task] = recalibrated(found, subject.loaded.record)
+                subject.predictions[task] = recalibrated(found, subject.loaded.record, self.settings.answering)
         return subject.predictions
 
     def explanations(self, subject: Subject) -> list[Explanation]:

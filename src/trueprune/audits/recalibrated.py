@@ -10,11 +10,14 @@ from trueprune._support.errors import AuditError
 from trueprune.audits.predictions import Predictions
 from trueprune.repairs.recalibration import recalibration_from_json
 from trueprune.texts.tasks import ChoiceItem
+from trueprune.texts.tasks.questions import TaskOptions
 
 KEY = "recalibration"
+# Asked in another way, other numbers come out of the model than those that the curve was fitted to.
+WAYS = ("scoring", "answers", "correct", "chat", "shots")
 
 
-def recalibrated(predictions: Predictions, record: Mapping[str, Any] | None) -> Predictions:
+def recalibrated(predictions: Predictions, record: Mapping[str, Any] | None, answering: TaskOptions) -> Predictions:
     """The answers as the model's own recalibration turns them; as they are where it has none.
 
     A temperature that is folded into the weights has done its work already.
@@ -23,6 +26,9 @@ def recalibrated(predictions: Predictions, record: Mapping[str, Any] | None) -> 
 
     - `predictions`: of the model.
     - `record`: its `trueprune.json`.
+    - `answering`: how it was asked.
+
+    **Raises:** `AuditError` if it was fitted to answers to questions put in another way.
     """
     found = (record or {}).get(KEY)
     if not found or found.get("folded"):
@@ -35,12 +41,29 @@ def recalibrated(predictions: Predictions, record: Mapping[str, Any] | None) -> 
             stacklevel=2,
         )
         return predictions
-    if found["scoring"] != predictions.scoring:
+    if way := other_way(found, answering):
+        ours, theirs = (_flag(way, value) for value in (getattr(answering, way), found[way]))
         raise AuditError(
-            f"the recalibration was fitted with --scoring {found['scoring']}, not {predictions.scoring}",
-            f"Audit with --scoring {found['scoring']}, or fit it again",
+            f"the recalibration was fitted with {theirs}, not {ours}", f"Audit with {theirs}, or fit it again"
         )
     return predictions.with_probabilities(recalibration_from_json(fitted).probabilities(predictions.logits_NC))
+
+
+def other_way(found: Mapping[str, Any], answering: TaskOptions) -> str | None:
+    """The first option by which questions are put in another way than a recalibration was fitted to, if there is one.
+
+    **Arguments:**
+
+    - `found`: what the record says of the recalibration.
+    - `answering`: how questions are put now.
+    """
+    return next((way for way in WAYS if found.get(way, getattr(answering, way)) != getattr(answering, way)), None)
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value}"
 
 
 def refuse_fitted(name: str, record: Mapping[str, Any] | None, task: str, items: Sequence[ChoiceItem]) -> None:

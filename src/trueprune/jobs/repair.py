@@ -19,7 +19,7 @@ from trueprune.audits.context import AuditSettings, perplexity_text
 from trueprune.audits.measurement import Measurement
 from trueprune.audits.perplexity import measure_perplexity
 from trueprune.audits.predict import predict
-from trueprune.audits.recalibrated import KEY, recalibrated, refuse_fitted
+from trueprune.audits.recalibrated import KEY, other_way, recalibrated, refuse_fitted
 from trueprune.edits.prune import measured_sparsity
 from trueprune.jobs.common import LoadOptions, as_loaded, plan_before
 from trueprune.jobs.fit_recalibration import fit_tasks
@@ -155,7 +155,9 @@ def _measure(loaded: LoadedModel, judged: dict[str, list[ChoiceItem]], answering
     measurements: list[Measurement] = []
     for task, items in judged.items():
         found = predict(loaded, items, task=task, scoring=answering.scoring, labels=labels[task])
-        found = recalibrated(found, loaded.record)
+        # An earlier fit to answers to questions put in another way has nothing to say here: it is made again.
+        if not other_way((loaded.record or {}).get(KEY) or {}, answering):
+            found = recalibrated(found, loaded.record, answering)
         measurements += [*accuracy_of(found), *calibration_of(found)]
     own = AuditSettings().measuring
     window = min(own.window, loaded.max_length or own.window)

@@ -6,7 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +157,10 @@ class _Study:
         anatomy = read_anatomy(dense.model)
         units = candidates("attention", present(anatomy))
         most = self.study.counts[-1]
-        if most > len(units):
+        if most > max(0, len(units) - 1):
             raise PlanError(
-                f"--drops asks for {most} attention layers less, {self.name} has {len(units)}", "Lower the last number"
+                f"--drops asks for {most} attention layers less, {self.name} has {len(units)}",
+                f"Drop at most {max(0, len(units) - 1)}",
             )
         key = hash_json([SCHEMA, weights, self.study.by, settings_of(self.calibration), versions()])
         file = self.output / "cells" / f"{_safe(self.name)}-order-{key[:12]}" / "order.json"
@@ -167,14 +168,15 @@ class _Study:
             profile = None
             if ranking.observes:
                 profile = observe_blocks(anatomy, calibration_tokens(dense, self.calibration), zero=NearZero())[1]
-            importance_K = importance_of(units, ranking, LayerEvidence(len(anatomy.blocks), profile))
+            evidence = LayerEvidence(len(anatomy.blocks), profile, seed=self.calibration.seed)
+            importance_K = importance_of(units, ranking, evidence)
             order = [units[i][1] for i in by_rank(importance_K, len(units))]
             with whole_folder(file.parent, overwrite=True) as work:
                 (work / "order.json").write_text(json.dumps({"by": self.study.by, "order": order}) + "\n")
         return json.loads(file.read_text())["order"]
 
     def _key(self, weights: str, gone: list[int], task: str, asked: Sequence[ChoiceItem]) -> str:
-        prompts = [[item.id, item.prompt, list(item.options), item.gold] for item in asked]
+        prompts = [asdict(item) for item in asked]
         options = replace(self.answering, tasks=("facts",))
         how = [settings_of(options), settings_of(self.explaining)]
         return hash_json([SCHEMA, weights, sorted(gone), task, prompts, how, versions()])

@@ -243,8 +243,11 @@ def read_explanations(file: Path) -> dict[str, list[Explanation]]:
     **Raises:** `AuditError` if it is no such file.
     """
     try:
-        rows = pq.read_table(file, schema=_SCHEMA).to_pylist()
-    except (OSError, ValueError) as error:
+        table = pq.read_table(file)
+        if lacking := [name for name in _SCHEMA.names if name not in table.column_names]:
+            raise ValueError(f"it has no column {lacking[0]!r}")
+        rows = table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()
+    except (OSError, ValueError, NotImplementedError) as error:
         raise AuditError(f"{file} is no table of explanations ({error})", "Give an explanations.parquet") from error
     found: dict[str, list[Explanation]] = {}
     for row in rows:
