@@ -16,7 +16,7 @@ from trueprune.edits import apply_drop
 from trueprune.models import read_anatomy
 from trueprune.observe import continuations, prefix
 from trueprune.observe.continuations import Ask, common_prefix, log_likelihoods
-from trueprune.observe.prefix import can_share
+from trueprune.observe.prefix import can_bridge, can_share
 from trueprune.plans import Drop
 
 # PEFT asks transformers for a name that is going away; not ours to mend.
@@ -252,9 +252,40 @@ def test_options_of_a_single_token_cost_one_prompt():
     assert forwards(model, lambda: log_likelihoods(model, [one])) == [(1, 17)]
 
 
+def test_stems_of_similar_length_are_read_together_where_padding_may_stand_between():
+    model = tiny_model("llama")
+    assert can_bridge(model, 60)
+    asks = [ask(range(20 + n, 30 + n), (3, 4), (5, 6, 7)) for n in range(2)] + [ask(range(50, 57), (3, 4), (8,))]
+    expected = slow(model, asks)
+    assert forwards(model, lambda: same(log_likelihoods(model, asks), expected)) == [(3, 10), (5, 2)]
+
+
+def test_a_window_keeps_stems_of_different_length_apart():
+    model = tiny_model("mistral")
+    window = model.config.sliding_window
+    assert can_bridge(model, window)
+    assert not can_bridge(model, window + 1)
+    asks = [ask(range(20, 33), (3, 4)), ask(range(50, 57), (3, 4, 5))]
+    expected = slow(model, asks)
+    assert forwards(model, lambda: same(log_likelihoods(model, asks), expected)) == [(2, 13), (2, 2)]
+    asks = [ask(range(20, 33), (3, 4)), ask(range(50, 57), (3, 4, 5, 6, 7, 8))]
+    expected = slow(model, asks)
+    shapes = forwards(model, lambda: same(log_likelihoods(model, asks), expected))
+    assert shapes == [(1, 7), (1, 5), (1, 13), (1, 1)]
+
+
+def test_a_model_that_counts_its_cache_for_positions_does_not_bridge(monkeypatch):
+    monkeypatch.setattr(prefix, "_takes_positions", lambda _model: False)
+    model = tiny_model("gpt2")
+    assert can_share(model)
+    assert not can_bridge(model, 20)
+    asks = [ask(range(20, 30), (3, 4)), ask(range(50, 57), (3, 4, 5))]
+    same(log_likelihoods(model, asks), slow(model, asks))
+
+
 def test_a_batch_holds_no_more_tokens_than_allowed(monkeypatch):
     model = tiny_model("llama")
-    assert can_share(model)
+    assert can_bridge(model, 60)
     for limit in (1, 40, 100):
         shapes = forwards(model, lambda limit=limit: log_likelihoods(model, ASKS, batch_tokens=limit))
         assert all(rows == 1 or rows * width <= limit for rows, width in shapes)
@@ -276,7 +307,7 @@ def test_whole_sequences_are_read_once_each(monkeypatch):
 
 def test_the_head_reads_no_more_than_the_scored_positions():
     model = tiny_model("llama")
-    assert can_share(model)
+    assert can_bridge(model, 60)
     shapes = []
     handle = model.lm_head.register_forward_hook(lambda _m, _a, out: shapes.append(tuple(out.shape)))
     one = ask(range(3, 20), (5,), (6, 7), (7, 8, 9))
@@ -347,7 +378,7 @@ def test_a_hybrid_with_convolutions_reads_whole_sequences():
 
 def test_whether_a_model_can_share_is_tried_once_and_forgotten_with_it(monkeypatch):
     tried = []
-    monkeypatch.setattr(prefix, "_try", lambda model: tried.append(1) or True)
+    monkeypatch.setattr(prefix, "_same_after", lambda model, lengths: tried.append(1) or True)
     model, other = tiny_model("llama"), tiny_model("llama")
     assert can_share(model) and can_share(model) and can_share(other)
     assert len(tried) == 2

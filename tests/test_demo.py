@@ -65,9 +65,7 @@ def test_pruning_costs_lie_detection_and_the_audit_sees_it(demo_model):
         each_from_dense(model, {method: run(method) for method in methods}, {}),
         None,
         instruments=("perplexity", "lie-detection"),
-        settings=AuditSettings(
-            AuditOptions(per_dataset=64, protocols=("grouped",), probes=("logistic",), cache=False)
-        ),
+        settings=AuditSettings(AuditOptions(per_dataset=64, protocols=("grouped",), probes=("logistic",), cache=False)),
     )
     perplexity = {name: report.value(name, "perplexity").value for name in ("dense", *methods)}
     assert perplexity["dense"] < perplexity["sparsegpt"] < perplexity["wanda"] < perplexity["magnitude"]

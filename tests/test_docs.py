@@ -35,7 +35,7 @@ def commands_in(text: str) -> list[str]:
     """The lines of code that call trueprune, without their comments."""
     lines = [line.split(" #")[0].strip() for line in code_of(text)]
     calls = [part.strip() for line in lines for part in re.split(r"[;|&]+", line)]
-    return [call for call in calls if re.match(rf"trueprune\s+({"|".join(COMMANDS)})\b", call)]
+    return [call for call in calls if re.match(rf"trueprune\s+({'|'.join(COMMANDS)})\b", call)]
 
 
 def spellings(command: str) -> set[str]:

@@ -16,7 +16,7 @@ from transformers import DynamicCache, StaticCache
 from zoo import ARCHITECTURES, tiny_model
 
 from trueprune._support.errors import AuditError
-from trueprune.audits import AuditOptions, EfficiencyOptions, Measurement, measure_efficiency
+from trueprune.audits import AuditOptions, AuditSettings, EfficiencyOptions, Measurement, measure_efficiency
 from trueprune.audits import efficiency_runs as runs
 from trueprune.audits.efficiency_costs import (
     LiveMemory,
@@ -373,8 +373,7 @@ def test_models_made_in_place_are_refused(tiny):
             each_from_dense(tiny, runs, {}),
             None,
             instruments=("efficiency",),
-            measuring=AuditOptions(resamples=50),
-            timing=SHORT,
+            settings=AuditSettings(AuditOptions(resamples=50), timing=SHORT),
         )
 
 

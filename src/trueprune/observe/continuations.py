@@ -16,11 +16,13 @@ from torch import Tensor
 
 from trueprune._support.progress import track
 from trueprune.observe.activations import pad_right
-from trueprune.observe.prefix import Past, can_share, read_on
+from trueprune.observe.prefix import Past, can_bridge, can_share, read_on
 
 BATCH_TOKENS = 1024
 # A shared beginning shorter than this is not worth a forward of its own.
 LEAST_PREFIX = 8
+# A cached token weighs this much less than one that is read.
+COPIED = 16
 Scores = list[list[np.ndarray]]
 X = TypeVar("X")
 
@@ -58,8 +60,8 @@ def log_likelihoods(
     """The log-probability of every token of every continuation, in nats.
 
     What all stems begin with is read once, and a stem once for all its continuations. Stems that are gone on from are
-    batched by equal length, so that no padding stands between them and what follows: exact for any kind of position
-    encoding. A model whose cache cannot do that reads each continuation with its stem.
+    batched by similar length where the model bears padding between them and what follows (`can_bridge`), else by equal
+    length. A model whose cache cannot be gone on from reads each continuation with its stem.
 
     **Arguments:**
 
@@ -116,20 +118,26 @@ class _Run:
         answers: list[Any] = [None] * len(asks)
         prefix = _shared(asks)
         past = self._read_prefix(asks[0].stem[:prefix]) if prefix else None
-        for batch in track(list(self._batches(asks, prefix)), self.description):
+        # A short stem is padded to a long one, and then comes what follows the short one.
+        longest = max((len(ask.stem) for ask in asks), default=0)
+        places = longest + max((len(tokens) for ask in asks for tokens in ask.continuations), default=0)
+        bridges = not all(ask.single for ask in asks) and can_bridge(self.model, places)
+        for batch in track(list(self._batches(asks, prefix, bridges)), self.description):
             for i, found in zip(batch, self._batch([asks[i] for i in batch], prefix, past), strict=True):
                 answers[i] = found
         return answers
 
-    def _batches(self, asks: list[Ask], prefix: int) -> Iterator[list[int]]:
-        """Indices of asks: those that end with their stem by similar length, the others by equal length."""
+    def _batches(self, asks: list[Ask], prefix: int, bridges: bool) -> Iterator[list[int]]:
+        """Indices of asks by similar length; those that are gone on from by equal length, if they must be."""
 
         def kind(i: int) -> tuple[bool, int]:
-            return asks[i].single, 0 if asks[i].single else len(asks[i].stem)
+            return asks[i].single, 0 if asks[i].single or bridges else len(asks[i].stem)
 
+        # Each row holds a copy of the prefix: a long one allows fewer rows.
+        least = prefix // COPIED
         order = sorted(range(len(asks)), key=lambda i: (kind(i), len(asks[i].stem), asks[i].stem))
         for _, alike in groupby(order, key=kind):
-            yield from _chunks(alike, lambda i: len(asks[i].stem) - prefix, self.batch_tokens)
+            yield from _chunks(alike, lambda i: max(len(asks[i].stem) - prefix, least), self.batch_tokens)
 
     def _read_prefix(self, tokens: tuple[int, ...]) -> Past | None:
         last = (torch.tensor([0]), torch.tensor([len(tokens) - 1]))
@@ -146,6 +154,7 @@ class _Run:
             past=past,
             rows_B=torch.zeros_like(rows_B),
             seen_BT=_seen([ask.hidden for ask in asks], prefix, real_BT),
+            real_BT=real_BT if longer else None,
             keep=longer,
         )
         wanted = [(row, tokens[0]) for row, ask in enumerate(asks) for tokens in ask.continuations]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,28 +19,34 @@ from torch import Tensor
 from trueprune.models.probe import logit_error
 from trueprune.observe.head import logits_at
 
-# Models whose cache was seen to work, or not to; forgotten with the model.
-_TRIED: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+# What was tried with a model's cache; forgotten with the model.
+_TRIED: weakref.WeakKeyDictionary[Any, dict[str, bool]] = weakref.WeakKeyDictionary()
+# Under these names configurations say that a token sees no further than so many places back.
+WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """Tokens that were read, one row or several of one length.
+    """Tokens that were read, one row or several.
 
     **Arguments:**
 
     - `cache`: the model's own cache object; never changed, copies of it are.
-    - `length`: tokens of each row.
-    - `seen_BT`: `False` at tokens that no other may attend to; `None` where there are none.
+    - `length`: places that each row takes in the cache, padding included.
+    - `seen_BT`: `False` at places that no other may attend to; `None` where there are none.
+    - `real_B`: tokens of each row, where rows are padded; `None` where all are of one length.
     """
 
     cache: Any
     length: int
     seen_BT: Tensor | None = None
+    real_B: Tensor | None = None
 
     def of_rows(self, rows_B: Tensor) -> Any:
         """A cache of its own with these rows, in this order, each as often as it occurs."""
-        cache = copy.deepcopy(self.cache)
+        # Choosing rows and reading on make new tensors: those of the past may be shared until then.
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
         cache.batch_select_indices(rows_B.to(_device(cache)))
         return cache
 
@@ -52,6 +59,7 @@ def read_on(
     past: Past | None = None,
     rows_B: Int[Tensor, " B"] | None = None,
     seen_BT: Bool[Tensor, "B T"] | None = None,
+    real_BT: Bool[Tensor, "B T"] | None = None,
     keep: bool = False,
 ) -> tuple[Float[Tensor, "P V"], Past | None]:
     """Read tokens, after what was read before if there is such.
@@ -66,14 +74,21 @@ def read_on(
     - `past`: what stands before them.
     - `rows_B`: for each row of `ids_BT` the row of `past` that it goes on from.
     - `seen_BT`: `False` at tokens that no other may attend to.
-    - `keep`: also give what was read, to be gone on from; rows must then be of one length.
+    - `real_BT`: `False` at padding, to be given where a padded row is gone on from (see `can_bridge`).
+    - `keep`: also give what was read, to be gone on from; rows must be of one length then, or come with `real_BT`.
 
     **Returns:** the logits, and what was read.
     """
     inputs: dict[str, Any] = {"input_ids": ids_BT.to(model.device), "use_cache": keep or past is not None}
     start = 0
+    first_B1 = torch.zeros(len(ids_BT), 1, dtype=torch.long)
+    if not keep or (real_BT is not None and bool(real_BT.all())):
+        real_BT = None
+    if real_BT is not None:
+        seen_BT = real_BT if seen_BT is None else seen_BT & real_BT
     if past is not None and rows_B is not None:
         start = past.length
+        first_B1 = first_B1 + start if past.real_B is None else past.real_B[rows_B][:, None]
         inputs["past_key_values"] = past.of_rows(rows_B)
         if past.seen_BT is not None or seen_BT is not None:
             before_BT = torch.ones(len(ids_BT), start).bool() if past.seen_BT is None else past.seen_BT[rows_B]
@@ -83,11 +98,12 @@ def read_on(
         inputs["attention_mask"] = seen_BT.long().to(model.device)
     if (start or seen_BT is not None) and _takes_positions(model):
         # Some models count the tokens that are seen; hidden ones keep their place.
-        places_T = torch.arange(start, start + ids_BT.shape[1], device=model.device)
-        inputs["position_ids"] = places_T.expand(len(ids_BT), -1)
+        inputs["position_ids"] = (first_B1 + torch.arange(ids_BT.shape[1])).to(model.device)
     logits_PV, output = logits_at(model, inputs, *want)
-    kept = Past(output.past_key_values, start + ids_BT.shape[1], seen_BT) if keep else None
-    return logits_PV, kept
+    if not keep:
+        return logits_PV, None
+    real_B = None if real_BT is None else first_B1[:, 0] + real_BT.sum(1)
+    return logits_PV, Past(output.past_key_values, start + ids_BT.shape[1], seen_BT, real_B)
 
 
 def can_share(model: Any) -> bool:
@@ -96,26 +112,57 @@ def can_share(model: Any) -> bool:
     Tried once a model on a few tokens: with rows repeated and chosen, as scoring does. Caches that cannot be copied by
     row (some recurrent ones) fail, and then whole sequences are read.
     """
-    if model not in _TRIED:
-        _TRIED[model] = _try(model)
-    return _TRIED[model]
+    return _tried(model, "share", lambda: _same_after(model, (7, 7)))
+
+
+def can_bridge(model: Any, places: int) -> bool:
+    """Whether it also does so where hidden padding stands between what it read before and what follows.
+
+    It does where positions are given and not counted in the cache. Tried once a model; a model whose tokens see only so
+    many places back does so as long as no more places are taken.
+
+    **Arguments:**
+
+    - `model`: a causal language model.
+    - `places`: how many a row takes, padding included.
+    """
+    config: Any = getattr(model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    windows = [value for name in WINDOWS if isinstance(value := getattr(config, name, None), int)]
+    if any(places > window for window in windows) or not _takes_positions(model):
+        return False
+    return can_share(model) and _tried(model, "bridge", lambda: _same_after(model, (7, 4)))
+
+
+def _tried(model: Any, what: str, trial: Callable[[], bool]) -> bool:
+    known = _TRIED.setdefault(model, {})
+    if what not in known:
+        known[what] = trial()
+    return known[what]
 
 
 @torch.no_grad()
-def _try(model: Any) -> bool:
+def _same_after(model: Any, lengths: tuple[int, int]) -> bool:
+    """Whether two rows, padded to the longer, can be gone on from in another order and twice."""
     table = model.get_input_embeddings().weight
     ids_BT = (torch.arange(24, dtype=torch.long).reshape(2, 12) * 7919 + 11) % table.shape[0]
-    order_B = torch.tensor([1, 0, 1])
-    rows_P = torch.arange(3)
+    longest, order, after = max(lengths), [1, 0, 1], 5
+    real_BT = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    rows_P, last_P = torch.arange(3), torch.full((3,), after - 1)
     try:
-        whole_PV, _ = read_on(model, ids_BT[order_B], (rows_P, torch.full((3,), 11)))
-        _, past = read_on(model, ids_BT[:, :7], (rows_P[:1], torch.tensor([6])), keep=True)
+        whole = []
+        for row in order:
+            read = torch.cat([ids_BT[row, : lengths[row]], ids_BT[row, longest:]])[None]
+            whole.append(read_on(model, read, (rows_P[:1], torch.tensor([read.shape[1] - 1])))[0])
+        want = (rows_P[:1], torch.tensor([lengths[0] - 1]))
+        _, past = read_on(model, ids_BT[:, :longest], want, real_BT=real_BT, keep=True)
         if past is None or past.cache is None:
             return False
+        order_B = torch.tensor(order)
         for _ in range(2):
             # Twice, for the first use must leave the cache as it was.
-            again_PV, _ = read_on(model, ids_BT[order_B, 7:], (rows_P, torch.full((3,), 4)), past=past, rows_B=order_B)
-            error, tolerance = logit_error(whole_PV, again_PV)
+            again_PV, _ = read_on(model, ids_BT[order_B, longest:], (rows_P, last_P), past=past, rows_B=order_B)
+            error, tolerance = logit_error(torch.cat(whole), again_PV)
             if not error <= tolerance:
                 return False
     except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError):
