@@ -24,10 +24,11 @@ def test_both_metrics_are_of_the_same_items(tiny):
     assert per_byte.values.tolist() != by_sum.values.tolist()
 
 
-def test_labels_and_letters_have_one_metric_each_way(tiny):
+def test_two_accuracies_where_options_are_texts_of_different_length(tiny):
     for name, style, metrics in (
         ("sentiment", TaskOptions(), ["accuracy/sentiment"]),
-        ("commonsense", TaskOptions(answers="letters"), ["accuracy/commonsense", "accuracy/commonsense/sum"]),
+        ("commonsense", TaskOptions(answers="letters"), ["accuracy/commonsense"]),
+        ("commonsense", TaskOptions(), ["accuracy/commonsense", "accuracy/commonsense/sum"]),
         ("commonsense", TaskOptions(scoring="mean"), ["accuracy/commonsense"]),
     ):
         found = predict(tiny, questions(name, 8, style), task=name, scoring=style.scoring, labels=name == "sentiment")

@@ -435,9 +435,10 @@ def test_which_accuracies_there_are():
         assert (only.metric, only.headline) == ("accuracy/mine", True)
         assert only.values.tolist() == ([0, 1, 0] if rest.get("scoring") == "mean" else [1, 0, 0.5])
     p_NC = padded([[0.1, 0.8, 0.1], [0.5, 0.5], [0.9, 0.1]], 0.0)
-    (only,) = accuracy_of(made(scores, (0, 1, 0)).with_probabilities(p_NC))
-    assert only.metric == "accuracy/mine"
-    assert only.values.tolist() == [0, 0.5, 1]
+    # A recalibration is of the probabilities: lengths go with the model's own likelihoods.
+    per_byte, by_sum = accuracy_of(made(scores, (0, 1, 0)).with_probabilities(p_NC))
+    assert per_byte.values.tolist() == [0, 1, 0]
+    assert by_sum.values.tolist() == [0, 0.5, 1]
 
 
 def test_bytes_are_those_of_utf8(tiny):

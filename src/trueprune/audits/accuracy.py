@@ -17,16 +17,19 @@ def accuracy_of(predictions: Predictions) -> list[Measurement]:
 
     - `predictions`: of one model.
 
-    **Returns:** `accuracy/TASK` by the logits of the options; where options are an item's own texts, by log-likelihood
-    per byte, and then also `accuracy/TASK/sum` by the logits. An item is 1 or 0; where k options tie for the first
-    place and the right one is among them, 1/k.
+    **Returns:** `accuracy/TASK` by the logits of the options; where options are an item's own texts and differ in
+    length, by log-likelihood per byte, and then also `accuracy/TASK/sum` by the logits, which confidence is taken of.
+    An item is 1 or 0; where k options tie for the first place and the right one is among them, 1/k.
     """
     name = f"{INSTRUMENT}/{predictions.task}"
     own = _measurement(predictions, name, predictions.logits_NC)
-    if predictions.labels or predictions.scoring != "sum" or predictions.recalibrated:
+    longest_N = predictions.bytes_NC.max(1)
+    alike = bool(((predictions.bytes_NC == longest_N[:, None]) | (predictions.tokens_NC == 0)).all())
+    if predictions.labels or predictions.scoring != "sum" or alike:
         return [own]
     with np.errstate(divide="ignore", invalid="ignore"):
-        per_byte_NC = np.where(predictions.bytes_NC > 0, predictions.logits_NC / predictions.bytes_NC, -np.inf)
+        # Log-likelihoods of texts are what lengths go with; a recalibration is of the probabilities.
+        per_byte_NC = np.where(predictions.bytes_NC > 0, predictions.own_logits_NC / predictions.bytes_NC, -np.inf)
     by_sum = _measurement(predictions, f"{name}/sum", predictions.logits_NC, headline=False)
     return [_measurement(predictions, name, per_byte_NC), by_sum]
 

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from trueprune._support.errors import AuditError
-from trueprune.audits.confidence import METRICS, murphy, null_error, reliability_table, risk_coverage, top_label
+from trueprune.audits.confidence import (
+    METRICS,
+    murphy,
+    null_classwise_ece,
+    null_error,
+    reliability_table,
+    risk_coverage,
+    top_label,
+)
 from trueprune.audits.measurement import Measurement
 from trueprune.audits.predictions import Predictions
 
@@ -100,6 +108,9 @@ def _details(name: str, predictions: Predictions) -> dict[str, Any]:
     details: dict[str, Any] = {}
     if kind in ("ece", "ace", "mce", "rmsce", "debiased", "smece"):
         null = null_error(confidence_N, correct_N, kind, int(bins or 15))
+        details |= {"null_mean": null.mean, "null_95": null.percentile_95, "null_share": null.share}
+    if kind == "classwise":
+        null = null_classwise_ece(predictions.probabilities_NC, predictions.gold_N, int(bins))
         details |= {"null_mean": null.mean, "null_95": null.percentile_95, "null_share": null.share}
     if name == "ece-15":
         details["reliability"] = reliability_table(confidence_N, correct_N, 15).as_dict()

@@ -61,8 +61,11 @@ class Predictions:
     @cached_property
     def logits_NC(self) -> Float[np.ndarray, "N C"]:
         """What the softmax over the options is taken of; `-inf` where an item has no such option."""
-        if self.recalibrated_NC is not None:
-            return self.recalibrated_NC
+        return self.own_logits_NC if self.recalibrated_NC is None else self.recalibrated_NC
+
+    @cached_property
+    def own_logits_NC(self) -> Float[np.ndarray, "N C"]:
+        """The model's own logits, before any recalibration."""
         own = self.first_NC if self.scoring == "first" else self.scores_NC
         logits_NC = own - self.prior_NC
         if self.scoring == "mean":

@@ -17,6 +17,7 @@ from trueprune._support.hashing import hash_json, hash_model
 from trueprune.audits.faithfulness.explain import ExplanationOptions, explain, read_explanations, write_explanations
 from trueprune.audits.predict import predict
 from trueprune.audits.predictions import read_predictions, write_predictions
+from trueprune.audits.recalibrated import KEY, recalibrated, refuse_fitted
 from trueprune.edits.drop import apply_drop, present
 from trueprune.jobs.common import LoadOptions, as_loaded
 from trueprune.models.anatomy import read_anatomy
@@ -110,6 +111,8 @@ def study_attention(
         "study": settings_of(study),
         "tasks": settings_of(answering),
         "faithfulness": settings_of(explaining),
+        "calibration": settings_of(calibration),
+        "loading": settings_of(loading),
         "versions": versions(),
     }
     report = StudyReport.of(cells, settings, resamples=study.resamples)
@@ -139,11 +142,13 @@ class _Study:
             find_task(task).name: questions(task, self.answering.items, self.answering, tokenizer=dense.tokenizer)
             for task in self.answering.tasks
         }
+        for task, asked in items.items():
+            refuse_fitted(self.name, dense.record, task, asked)
         cells = []
         for count in self.study.counts:
             model: LoadedModel | None = None
             for task, asked in items.items():
-                key = self._key(weights, order[:count], task, asked)
+                key = self._key(weights, order[:count], task, asked, (dense.record or {}).get(KEY))
                 folder = self.output / "cells" / f"{_safe(self.name)}-{count:02}-{_safe(task)}-{key[:12]}"
                 if not (folder / "cell.json").is_file():
                     model = model or _without(dense, order[:count])
@@ -175,10 +180,10 @@ class _Study:
                 (work / "order.json").write_text(json.dumps({"by": self.study.by, "order": order}) + "\n")
         return json.loads(file.read_text())["order"]
 
-    def _key(self, weights: str, gone: list[int], task: str, asked: Sequence[ChoiceItem]) -> str:
+    def _key(self, weights: str, gone: list[int], task: str, asked: Sequence[ChoiceItem], repaired: Any) -> str:
         prompts = [asdict(item) for item in asked]
         options = replace(self.answering, tasks=("facts",))
-        how = [settings_of(options), settings_of(self.explaining)]
+        how = [settings_of(options), settings_of(self.explaining), repaired]
         return hash_json([SCHEMA, weights, sorted(gone), task, prompts, how, versions()])
 
     def _measure(
@@ -188,6 +193,7 @@ class _Study:
         labels = {t.name: t.labels for t in map(find_task, self.answering.tasks)}[task]
         labels = labels and self.answering.answers != "letters"
         predictions = predict(model, asked, task=task, scoring=scoring, labels=labels)
+        predictions = recalibrated(predictions, model.record, self.answering)
         explanations = explain(model, asked, self.explaining, task=task, scoring=scoring)
         with whole_folder(folder, overwrite=True) as work:
             write_predictions([(self.name, predictions)], work / "predictions.parquet")

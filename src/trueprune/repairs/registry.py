@@ -21,16 +21,14 @@ class Method:
 
     - `fit`: `(scores_NC, gold_N) -> Recalibration`.
     - `read`: from what its `to_json` gave.
-    - `keeps_answers`: whether no answer can change.
     """
 
     fit: Callable[..., Recalibration]
     read: Callable[[Mapping[str, Any]], Recalibration]
-    keeps_answers: bool = False
 
 
 RECALIBRATIONS: dict[str, Method] = {
-    "temperature": Method(fit_temperature, Temperature.from_json, keeps_answers=True),
+    "temperature": Method(fit_temperature, Temperature.from_json),
     "vector": Method(fit_vector, Vector.from_json),
     "platt": Method(fit_platt, Platt.from_json),
     "isotonic": Method(fit_isotonic, Isotonic.from_json),

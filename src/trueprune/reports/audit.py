@@ -142,9 +142,30 @@ def compare(models: Sequence[AuditedModel], settings: dict[str, Any], *, resampl
                     tests.append((len(rows), *test))
             found = estimate(measurement, resamples=resamples, seed=seed)
             rows.append(_row(model.name, measurement, found, change))
-    for (row, name, p), adjusted in zip(tests, holm([p for _, _, p in tests]), strict=True):
-        rows[row] = replace(rows[row], test=ChangeTest(name, p, adjusted))
-    return AuditReport(models, rows, settings)
+    for row, name, p in tests:
+        rows[row] = replace(rows[row], test=ChangeTest(name, p, p))
+    return AuditReport(models, adjusted(rows), settings)
+
+
+def adjusted(rows: Sequence[Row]) -> list[Row]:
+    """The rows with p-values corrected for how many there are.
+
+    What tables show is a family of its own: metrics that few look at shall not weaken it. The others are corrected for
+    all tests.
+
+    **Arguments:**
+
+    - `rows`: with or without a test.
+    """
+    found = list(rows)
+    every = [i for i, row in enumerate(found) if row.test is not None]
+    shown = [i for i in every if found[i].headline]
+    # The headline metrics last, so that their own correction stands.
+    for family in (every, shown):
+        tests = [test for i in family if (test := rows[i].test) is not None]
+        for i, test, p in zip(family, tests, holm([test.p for test in tests]), strict=True):
+            found[i] = replace(found[i], test=replace(test, p_adjusted=p))
+    return found
 
 
 def _row(model: str, measurement: Measurement, found: Estimate, change: Estimate | None) -> Row:

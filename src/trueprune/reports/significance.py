@@ -12,6 +12,8 @@ from trueprune.audits.measurement import Measurement
 from trueprune.reports.paired import Estimate
 
 LEVEL = 0.05
+# With fewer independent items the standard error of a bootstrap is itself a guess.
+LEAST_ITEMS = 10
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class ChangeTest:
 
     - `name`: `mcnemar` (exact, for right and wrong answers) or `bootstrap`.
     - `p`: two-sided.
-    - `p_adjusted`: after Holm's correction for all tests of the report.
+    - `p_adjusted`: after Holm's correction, of a headline metric for all headline tests of the report, of any other for
+        all tests.
     """
 
     name: str
@@ -47,9 +50,9 @@ def p_value(before: Measurement, after: Measurement, change: Estimate) -> tuple[
     - `before`, `after`: the metric of both models.
     - `change`: its paired change.
 
-    **Returns:** the test's name and p, or `None` for what is counted, not sampled.
+    **Returns:** the test's name and p, or `None` for what is counted, not sampled, and for fewer than ten clusters.
     """
-    if before.n < 2:
+    if len(set(before.item_ids if before.clusters is None else before.clusters)) < LEAST_ITEMS:
         return None
     if _binary(before) and _binary(after):
         return "mcnemar", mcnemar(before.values, after.values)

@@ -16,10 +16,14 @@ from trueprune.audits.calibration import calibration_of
 from trueprune.audits.faithfulness.explain import Explanation
 from trueprune.audits.faithfulness.measures import agreement_of, faithfulness_of
 from trueprune.audits.predictions import Predictions
-from trueprune.reports.audit import AuditedModel, Row, compare
+from trueprune.reports.audit import AuditedModel, Row, adjusted, compare
 from trueprune.reports.plots import plot_steps
 
 SCHEMA = 1
+LEGEND = (
+    "Value with its 95 % interval, without any layer dropped; then value and, in brackets, the interval of its change. "
+    "* p < 0.05 after Holm's correction for the whole study."
+)
 # Column, metric with {task} and {attribution}.
 COLUMNS = {
     "accuracy": "accuracy/{task}",
@@ -93,6 +97,11 @@ class StudyReport:
                 metrics = {row.metric: row for row in found.rows if row.model == str(cell.dropped)}
                 about = {"model": model, "task": task, "dropped": cell.dropped, "layers": list(cell.layers)}
                 rows.append({**about, "metrics": metrics})
+        # What is compared is the whole study, not one model and task.
+        every = adjusted([metric for row in rows for metric in row["metrics"].values()])
+        corrected = iter(every)
+        for row in rows:
+            row["metrics"] = {name: next(corrected) for name in row["metrics"]}
         return cls(rows, cells[0].explanations[0].attribution, settings)
 
     def row(self, model: str, task: str, dropped: int) -> Mapping[str, Row]:
@@ -130,7 +139,7 @@ def _measurements(cell: Cell, whole: Cell) -> list[Any]:
 def study_table(report: StudyReport) -> RenderableType:
     """The table for a terminal: value with interval, and the paired change with its interval."""
     title = f"Attention layers dropped (95 % intervals; changes paired by item; explanations by {report.attribution})"
-    table = Table(title=title, show_lines=True)
+    table = Table(title=title, caption=LEGEND, show_lines=True)
     for name in ("model", "task", "dropped"):
         table.add_column(name)
     for name in COLUMNS:
@@ -147,7 +156,7 @@ def study_markdown(report: StudyReport) -> str:
     for row in report.rows:
         cells = [_words(metric, " ") for metric in report.columns(row).values()]
         lines.append(f"| {row['model']} | {row['task']} | {row['dropped']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", LEGEND]) + "\n"
 
 
 def _words(row: Row, joint: str = "\n") -> str:

@@ -66,7 +66,7 @@ def audit_table(report: AuditReport, title: str = "") -> RenderableType:
     """
     metrics = list(dict.fromkeys(row.metric for row in report.rows if row.headline))
     title = title or f"Audit against {report.models[0].name} (95 % intervals, paired by item)"
-    tests = [row.test for row in report.rows if row.test is not None]
+    tests = [row.test for row in report.rows if row.test is not None and row.headline]
     stars = (
         f"* p < {LEVEL} after Holm's correction for {len(tests)} comparisons"
         if any(test.significant for test in tests)

@@ -58,6 +58,8 @@ class ExplanationOptions:
     - `naopc_words`: normalised AOPC for texts of at most so many words (exact to 10, which takes 2^words texts; by beam
         search beyond); 0 for none.
     - `soft_draws`: draws of the soft metrics; 0 for none.
+    - `soft_retained`: the share of the embeddings that these keep on average; as the scores say by default.
+    - `absolute`: rank words by the size of their scores, whatever the sign.
     - `explanation_seed`: of what is drawn.
     """
 
@@ -69,6 +71,8 @@ class ExplanationOptions:
     bins: tuple[float, ...] = BINS
     naopc_words: int = 10
     soft_draws: int = 0
+    soft_retained: float | None = None
+    absolute: bool = False
     explanation_seed: int = 0
 
     def __post_init__(self):
@@ -77,6 +81,7 @@ class ExplanationOptions:
         for name in self.attributions:
             check_attribution(name)
         bin_sizes(1, self.bins)
+        keep_probabilities(np.zeros(1), self.soft_retained)
         if self.operator not in OPERATORS:
             raise AuditError(f"--operator {self.operator} is unknown", f"Use one of {', '.join(OPERATORS)}")
         for name, least in (("samples", 8), ("explained", 0), ("naopc_words", 0), ("soft_draws", 0)):
@@ -174,7 +179,7 @@ def _explain_one(question: Question, task: str, options: ExplanationOptions) -> 
     scores_AD = np.stack(
         [attribute(name, question, n, samples=options.samples, seed=seed) for name in options.attributions]
     )
-    orders_AD = np.stack([order_words(scores_D, seed=seed) for scores_D in scores_AD])
+    orders_AD = np.stack([order_words(scores_D, seed=seed, absolute=options.absolute) for scores_D in scores_AD])
     removal = measure_removal(question, orders_AD, bin_sizes(n, options.bins))
     comp_AB, suff_AB = comprehensiveness(removal), sufficiency(removal)
     ends = (removal.full, removal.empty)
@@ -202,17 +207,19 @@ def _explain_one(question: Question, task: str, options: ExplanationOptions) -> 
                 None if naopc is None else float(naopc.comprehensiveness_A[a]),
                 None if naopc is None else float(naopc.sufficiency_A[a]),
                 None if naopc is None else naopc.bounds.exact,
-                *_soft(question, scores_AD[a], options.soft_draws, seed),
+                *_soft(question, scores_AD[a], options, seed),
                 **_plausible(item, scores_AD[a], seed),
             )
         )
     return found
 
 
-def _soft(question: Question, scores_D: np.ndarray, draws: int, seed: int) -> tuple[float | None, float | None]:
-    if not draws:
+def _soft(
+    question: Question, scores_D: np.ndarray, options: ExplanationOptions, seed: int
+) -> tuple[float | None, float | None]:
+    if not (draws := options.soft_draws):
         return None, None
-    keep_D = keep_probabilities(scores_D)
+    keep_D = keep_probabilities(scores_D, options.soft_retained)
     full = float(question.full_C[question.explained])
     zeroed = float(question.soft(np.zeros(question.n_words), 1)[0])
     dropped_R, kept_R = question.soft(1 - keep_D, draws, seed), question.soft(keep_D, draws, seed + 1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from trueprune.audits.faithfulness.agreement import measure_agreement
 from trueprune.audits.faithfulness.explain import Explanation
+from trueprune.audits.faithfulness.normalised import is_normalisable
 from trueprune.audits.measurement import Measurement
 
 INSTRUMENT = "faithfulness"
@@ -104,6 +105,9 @@ def _details(metric: str, rows: Sequence[Explanation]) -> dict[str, Any]:
     if metric in ("comprehensiveness", "sufficiency"):
         by_bin = np.mean([getattr(one, f"{metric}_bins") for one in rows], axis=0)
         return {"by_bin": by_bin.tolist()}
+    if metric.startswith("normalised"):
+        # There the floor of the denominator decides, and the value is close to 0 or 1.
+        return {"without_evidence": sum(not is_normalisable(one.full, one.empty) for one in rows)}
     if metric.startswith("naopc"):
         return {"exact": sum(bool(one.naopc_exact) for one in rows)}
     return {}
