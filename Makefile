@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-engines check bench results results-layers clean
+.PHONY: demo test test-slow test-engines check bench results results-layers results-attention results-recalibration clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -51,6 +51,21 @@ results: $(VENV)/.dev  ## the tables of docs/results.md (needs TRUEPRUNE_DATA)
 
 results-layers: $(VENV)/.dev  ## the tables of layer dropping in docs/results.md (needs TRUEPRUNE_DATA)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.layers runs/layers
+
+# The whole of it takes about 40 minutes on 2 cores, is written cell by cell and goes on where it stopped.
+results-attention: $(VENV)/.dev  ## the study of attention in docs/results.md (needs TRUEPRUNE_DATA)
+	HF_HUB_OFFLINE=1 $(BIN)/trueprune study attention --models demo -o runs/attention --drops 0,3,6,10 \
+		--tasks sst2 rotten_tomatoes tweet_eval_emotion arc_easy arc_challenge openbookqa rte --items 50 \
+		--explained 20 --samples 64 --naopc-words 7 --calibration c4
+
+REPAIRED := runs/recalibration
+results-recalibration: $(VENV)/.dev  ## the table of recalibration in docs/results.md
+	HF_HUB_OFFLINE=1 $(BIN)/trueprune prune demo -o $(REPAIRED)/wanda --method wanda --overwrite
+	HF_HUB_OFFLINE=1 $(BIN)/trueprune drop demo -o $(REPAIRED)/third --what attention --by cosine --count 10 --overwrite
+	for model in demo $(REPAIRED)/wanda $(REPAIRED)/third; do \
+		HF_HUB_OFFLINE=1 $(BIN)/trueprune repair $$model -o $(REPAIRED)/$$(basename $$model)-calm --overwrite \
+			--with temperature --tasks sentiment commonsense || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) runs build .pytest_cache .ruff_cache .hypothesis

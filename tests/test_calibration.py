@@ -236,6 +236,9 @@ def test_every_error_stands_beside_its_null():
         assert measurement.details["null_95"] == null.percentile_95
         assert measurement.details["null_share"] == null.share
         assert measurement.value == pytest.approx(null.observed)
+    labelled = made(90, labels=True)
+    classwise = by_metric(calibration_of(labelled))["classwise-15"].details
+    assert classwise["null_mean"] == pure.null_classwise_ece(labelled.probabilities_NC, labelled.gold_N, 15).mean
     assert with_null == {"ece-10", "ece-15", "ace-15", "mce-15", "rmsce-15", "debiased-15", "smece"}
 
 

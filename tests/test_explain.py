@@ -175,6 +175,30 @@ def test_soft_draws_are_averaged(tiny):
         assert 0 <= value <= 1
 
 
+def test_words_may_be_ranked_by_the_size_of_their_scores(tiny):
+    options = replace(SMALL, attributions=("leave-one-out",), bins=(0.3,))
+    signed, sized = (explain(tiny, SHORT[:1], replace(options, absolute=a))[0] for a in (False, True))
+    np.testing.assert_allclose(signed.scores, sized.scores, atol=1e-6)
+    question, scores_D = Question(tiny, SHORT[0]), np.array(signed.scores)
+    top = [frozenset(np.argsort(-keys_D)[:2].tolist()) for keys_D in (scores_D, np.abs(scores_D))]
+    assert top[0] != top[1]
+    for one, words in zip((signed, sized), top, strict=True):
+        without = question(~np.isin(np.arange(6), list(words))[None])[0]
+        assert one.comprehensiveness == pytest.approx(one.full - without, abs=2e-6)
+
+
+def test_the_share_that_soft_metrics_keep_can_be_set(tiny):
+    options = replace(SMALL, attributions=("leave-one-out",), soft_draws=4, soft_retained=0.3)
+    one = explain(tiny, SHORT[1:], options)[0]
+    question, seed = Question(tiny, SHORT[1]), seed_of(SHORT[1])
+    keep_D = normalised.keep_probabilities(np.array(one.scores), 0.3)
+    assert keep_D.mean() == pytest.approx(0.3)
+    zeroed = float(question.soft(np.zeros(5), 1)[0])
+    found = normalised.soft_sufficiency(one.full, zeroed, question.soft(keep_D, 4, seed + 1))
+    assert one.soft_sufficiency == pytest.approx(found, abs=1e-4)
+    assert one.soft_sufficiency != explain(tiny, SHORT[1:], replace(options, soft_retained=None))[0].soft_sufficiency
+
+
 def test_the_same_again_and_another_seed_another_draw(tiny):
     options = replace(SMALL, soft_draws=2)
     first = explain(tiny, SHORT, options)
@@ -237,6 +261,7 @@ def test_what_cannot_be_explained_is_named(tiny):
         ({"naopc_words": -1}, "--naopc-words -1 is below 0"),
         ({"soft_draws": -1}, "--soft-draws -1 is below 0"),
         ({"bins": ()}, "the bins are"),
+        ({"soft_retained": 1.5}, "the share to retain is 1.5"),
         ({"bins": (0.5, 1.5)}, r"the bins are \[0.5, 1.5\]"),
     ],
 )

@@ -149,7 +149,7 @@ def test_the_standard_error_is_that_of_the_mean():
 
 
 def test_bootstrap_p_by_hand():
-    one = measured([0.1, 0.2, 0.4])
+    one = measured(np.linspace(0.1, 0.4, 10))
     name, p = p_value(one, one, Estimate(1.96, (0.0, 0.0), 3, 1.0))
     assert (name, p) == ("bootstrap", pytest.approx(0.05, abs=1e-4))
     assert p_value(one, one, Estimate(-1.96, (0.0, 0.0), 3, 1.0))[1] == p
@@ -159,8 +159,8 @@ def test_bootstrap_p_by_hand():
 
 
 def test_no_change_is_no_finding_and_a_count_has_no_test():
-    one = measured([0.1, 0.2, 0.4])
-    assert p_of(one, measured([0.1, 0.2, 0.4])) == ("bootstrap", 1.0)
+    one = measured(np.linspace(0.1, 0.4, 10))
+    assert p_of(one, measured(one.values.copy())) == ("bootstrap", 1.0)
     # Every item moved by the same: the resamples do not vary, and say nothing about other items.
     assert p_value(one, one, Estimate(0.5, (0.5, 0.5), 3, 0.0)) is None
     assert p_value(measured([10.0]), measured([20.0]), Estimate(10.0, (10.0, 10.0), 1, 0.0)) is None
@@ -177,6 +177,15 @@ def test_the_bootstrap_keeps_its_level():
         first, second = measured(before), measured(after)
         alarms += p_value(first, second, paired_change(first, second, resamples=200))[1] < 0.05
     assert 0.02 <= alarms / 300 <= 0.09
+
+
+def test_fewer_than_ten_independent_items_are_not_tested():
+    values, other = np.linspace(0.1, 0.9, 30), np.linspace(0.2, 0.95, 30)
+    for clusters, tested in ((10, True), (9, False)):
+        names = [f"c{n % clusters}" for n in range(30)]
+        assert (p_of(measured(values, clusters=names), measured(other, clusters=names)) is not None) == tested
+    for lost, tested in ((10, True), (9, False)):
+        assert (p_of(*map(measured, answers(lost=lost))) is not None) == tested
 
 
 # In the report
@@ -219,6 +228,22 @@ def test_rows_carry_their_tests_corrected_for_all_of_the_report(report):
     assert tests["bad", "accuracy/facts"].p_adjusted == pytest.approx(4 * binomtest(1, 17).pvalue)
     assert [test.significant for test in tests.values()] == [test.p_adjusted < 0.05 for test in tests.values()]
     assert tests["bad", "accuracy/facts"].significant
+
+
+def test_what_tables_do_not_show_does_not_weaken_what_they_show():
+    before, after = answers(both=10, lost=8, won=1, neither=5)
+
+    def model(name, right):
+        unseen = [measured(right, metric=f"m{k}") for k in range(9)]
+        return AuditedModel(name, [measured(right, headline=True), *unseen])
+
+    found = compare([model("dense", before), model("bad", after)], {}, resamples=50, seed=0)
+    p = binomtest(1, 9).pvalue
+    test = row_of(found, "bad", "accuracy/facts").test
+    assert (test.name, test.p, test.p_adjusted) == ("mcnemar", pytest.approx(p), pytest.approx(p))
+    # The others are corrected for all ten.
+    assert row_of(found, "bad", "m3").test.p_adjusted == pytest.approx(10 * p)
+    assert not row_of(found, "bad", "m3").test.significant
 
 
 def test_json_says_which_test_and_both_p_values(report):

@@ -61,7 +61,7 @@ class StudyOptions:
     def counts(self) -> list[int]:
         """The numbers of dropped layers, ascending, with 0 in front."""
         parts = [part for part in re.split(r"[,\s]+", self.drops.strip()) if part]
-        if not parts or not all(part.isdigit() for part in parts):
+        if not parts or not all(re.fullmatch("[0-9]{1,6}", part) for part in parts):
             raise PlanError(f"--drops {self.drops!r} is no list of numbers", "Write e.g. 0,2,4,6")
         return sorted({0, *map(int, parts)})
 

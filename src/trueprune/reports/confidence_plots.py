@@ -51,7 +51,7 @@ def plot_reliability(
         # Above the diagram: inside, it would lie on the intervals of small bins.
         axes[0, 0].legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     figure.suptitle(title)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def plot_risk_coverage(
@@ -86,7 +86,7 @@ def plot_risk_coverage(
         axes.set_xscale("log")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def _draw_bins(above: Any, below: Any, table: Mapping[str, Any], color: str, label: str, *, bars: bool) -> None:
@@ -119,11 +119,3 @@ def _of(table: Mapping[str, Any], key: str, bins: Sequence[int]) -> list[float]:
 def _caption(name: str, table: Mapping[str, Any]) -> str:
     parts = [f"{text} {table[key]:.3f}" for key, text in (("ece", "ECE"), ("null_ece", "null ECE")) if key in table]
     return f"{name}: {', '.join(parts)}" if parts else name
-
-
-def _save(figure: Any, file: Path) -> list[Path]:
-    from matplotlib import rc_context
-
-    # SVG names its parts by random numbers unless it is given a salt.
-    with rc_context({"svg.hashsalt": "trueprune"}):
-        return save_figure(figure, file)

@@ -132,9 +132,12 @@ def new_figure(columns: int = 1, width: float = 8) -> tuple[Any, Any]:
 
 def save_figure(figure: Any, file: Path) -> list[Path]:
     """Write `file.png` and `file.svg`, and say which files these are."""
+    from matplotlib import rc_context
+
     files = [file.with_suffix(suffix) for suffix in (".png", ".svg")]
     for path in files:
-        # No date inside: the same data give the same file.
+        # No date inside, and parts that are not named by random numbers: the same data give the same file.
         metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=150, metadata=metadata)
+        with rc_context({"svg.hashsalt": "trueprune"}):
+            figure.savefig(path, dpi=150, metadata=metadata)
     return files
