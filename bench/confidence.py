@@ -24,9 +24,9 @@ from trueprune.audits.predict import predict
 from trueprune.models import LoadedModel
 from trueprune.texts.tasks import ChoiceItem, PromptOptions, questions
 
-ROUNDS = 3
+ROUNDS = 2
 SAMPLES = 100
-EXPLAINED = 4
+EXPLAINED = 3
 ASKED = 60
 KERNELS: tuple[tuple[Literal["cosine", "euclidean"], float], ...] = (
     ("cosine", 1.0),

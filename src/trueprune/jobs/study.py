@@ -148,7 +148,7 @@ class _Study:
         for count in self.study.counts:
             model: LoadedModel | None = None
             for task, asked in items.items():
-                key = self._key(weights, order[:count], task, asked, (dense.record or {}).get(KEY))
+                key = self._key(weights, order[:count], task, asked, dense)
                 folder = self.output / "cells" / f"{_safe(self.name)}-{count:02}-{_safe(task)}-{key[:12]}"
                 if not (folder / "cell.json").is_file():
                     model = model or _without(dense, order[:count])
@@ -180,10 +180,11 @@ class _Study:
                 (work / "order.json").write_text(json.dumps({"by": self.study.by, "order": order}) + "\n")
         return json.loads(file.read_text())["order"]
 
-    def _key(self, weights: str, gone: list[int], task: str, asked: Sequence[ChoiceItem], repaired: Any) -> str:
+    def _key(self, weights: str, gone: list[int], task: str, asked: Sequence[ChoiceItem], dense: LoadedModel) -> str:
         prompts = [asdict(item) for item in asked]
         options = replace(self.answering, tasks=("facts",))
-        how = [settings_of(options), settings_of(self.explaining), repaired]
+        repaired = (dense.record or {}).get(KEY)
+        how = [settings_of(options), settings_of(self.explaining), repaired, str(getattr(dense.model, "config", None))]
         return hash_json([SCHEMA, weights, sorted(gone), task, prompts, how, versions()])
 
     def _measure(

@@ -19,6 +19,9 @@ def model_card(record: Mapping[str, Any], source: str) -> str:
     lines = ["---", "tags:", "- trueprune", *(["- pruning"] if plan else []), "---", "", f"# {source}, {done}", ""]
     for step in dict.fromkeys(plan.get("order") or (("prune",) if plan else ())):
         lines += _dropped(plan["drop"]) if step == "drop" else _pruned(record, plan)
+    for earlier in record.get("history", []):
+        if (found := earlier.get("recalibration") or {}).get("folded"):
+            lines += _recalibrated(found)
     lines += _recalibrated(record.get("recalibration") or {})
     lines += [f"Note: {note}.\n" for note in plan.get("notes", [])]
     if command := record.get("command"):
