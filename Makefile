@@ -52,9 +52,9 @@ results: $(VENV)/.dev  ## the tables of docs/results.md (needs TRUEPRUNE_DATA)
 results-layers: $(VENV)/.dev  ## the tables of layer dropping in docs/results.md (needs TRUEPRUNE_DATA)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.layers runs/layers
 
-# The whole of it takes about 40 minutes on 2 cores, is written cell by cell and goes on where it stopped.
+# Long on 2 cores; it is written cell by cell and goes on where it stopped.
 results-attention: $(VENV)/.dev  ## the study of attention in docs/results.md (needs TRUEPRUNE_DATA)
-	HF_HUB_OFFLINE=1 $(BIN)/trueprune study attention --models demo -o runs/attention --drops 0,3,6,10 \
+	HF_HUB_OFFLINE=1 $(BIN)/trueprune study attention --models demo -o runs/attention --drops 0,3,10 \
 		--tasks sst2 rotten_tomatoes tweet_eval_emotion arc_easy arc_challenge openbookqa rte --items 50 \
 		--explained 20 --samples 64 --naopc-words 7 --calibration c4
 

@@ -274,6 +274,29 @@ def test_a_window_keeps_stems_of_different_length_apart():
     assert shapes == [(1, 7), (1, 5), (1, 13), (1, 1)]
 
 
+def test_padding_has_positions_too():
+    """A short stem padded to a long one, and then longer options: more places than the model has positions."""
+    model = tiny_model("gpt2")
+    limit = model.config.max_position_embeddings
+    assert can_bridge(model, limit)
+    assert not can_bridge(model, limit + 1)
+    long, short = limit - 4, limit - 14
+    asks = [
+        ask((n % 300 + 3 for n in range(long)), (3, 4)),
+        ask((n % 290 + 7 for n in range(short)), tuple(range(3, 15))),
+    ]
+    same(log_likelihoods(model, asks), slow(model, asks))
+
+
+def test_rows_that_copy_a_long_past_are_few():
+    model = tiny_model("llama")
+    assert can_bridge(model, 250)
+    asks = [ask(((n * 7 + k) % 300 + 3 for n in range(200)), *((i, 5) for i in range(3, 103))) for k in range(2)]
+    shapes = forwards(model, lambda: log_likelihoods(model, asks, batch_tokens=512))
+    # A sixteenth of the past for each row: 512 / (200 / 16).
+    assert max(rows for rows, _ in shapes) <= 512 // (200 // 16)
+
+
 def test_a_model_that_counts_its_cache_for_positions_does_not_bridge(monkeypatch):
     monkeypatch.setattr(prefix, "_takes_positions", lambda _model: False)
     model = tiny_model("gpt2")

@@ -248,7 +248,9 @@ def test_random_control_is_random_by_seed_and_asks_nothing():
 @pytest.mark.parametrize("name", sorted(ATTRIBUTIONS))
 def test_every_method_explains_one_word_and_refuses_none(name):
     if "gradient" in name:
-        with pytest.raises(AuditError, match=r"this value function has no gradients\. Explain a faithfulness\.Question"):
+        with pytest.raises(
+            AuditError, match=r"this value function has no gradients\. Explain a faithfulness\.Question"
+        ):
             attribute(name, linear(np.array([0.4])), 1)
         return
     phi_D = attribute(name, linear(np.array([0.4])), 1)

@@ -239,7 +239,7 @@ class Merging(PreTrainedTokenizerBase):
     def __call__(self, text, **options):
         joined = text.replace(":a", "\x01")
         ids = [ord(c) % 300 + 3 for c in joined]
-        return {"input_ids": [*ids, 0] if self.ends else ids}
+        return {"input_ids": [*ids, 0] if self.ends and options.get("add_special_tokens", True) else ids}
 
 
 def test_a_token_that_joins_prompt_and_option_is_scored():
@@ -264,6 +264,19 @@ def test_an_option_without_a_token_of_its_own_is_scored_by_the_last_of_the_promp
     asked = encode_options(LoadedModel(tiny_model("llama"), Deaf(), "deaf"), item("is", ("é", "b"), 0))
     i, s, b = (ord(c) % 300 + 3 for c in "isb")
     assert (asked.stem, asked.continuations) == ((i,), ((s,), (s, b)))
+
+
+def test_an_unknown_word_at_the_end_is_part_of_the_text():
+    class Unknowing(Merging):
+        """Knows no `z`: its token for the unknown is a special one."""
+
+        def __call__(self, text, **options):
+            ids = [0 if c == "z" else ord(c) % 300 + 3 for c in text]
+            return {"input_ids": [*ids, 2] if options.get("add_special_tokens", True) else ids}
+
+    loaded = LoadedModel(tiny_model("llama"), Unknowing(), "unknowing")
+    ask = encode_options(loaded, item("is ", ("z", "b"), 0))
+    assert ask.continuations == ((0,), (ord("b") + 3,))
 
 
 def test_a_token_that_ends_every_text_stands_at_no_boundary():

@@ -375,8 +375,14 @@ def test_a_tokenizer_without_such_tokens_is_named(tokenizer):
     with pytest.raises(AuditError, match=r"without its words the item .* leaves no token .*Use --operator mask"):
         own(nothing)
     assert Question(loaded, item, operator="mask")(nothing).shape == (1,)
-    hidden = Question(loaded, item, operator="attention").options(nothing)
-    np.testing.assert_allclose(hidden[0], obvious_hidden(loaded, item, nothing[0]), rtol=1e-3)
+
+
+def test_attention_cannot_hide_the_word_that_the_answer_is_read_at(tiny):
+    (item,) = questions("facts", 1)
+    with pytest.raises(
+        AuditError, match=r"is read at its last word, which attention cannot hide\. Use --operator delete"
+    ):
+        Question(tiny, item, operator="attention")
 
 
 # Gradients

@@ -28,7 +28,7 @@ from trueprune.repairs import (
     fit_vector,
     recalibration_from_json,
 )
-from trueprune.repairs.base import log_probabilities, mean_nll, top_logit
+from trueprune.repairs.base import around_top, log_probabilities, mean_nll, top_logit
 from trueprune.repairs.isotonic import Curve, rising_curve
 
 
@@ -236,17 +236,31 @@ def test_platt_gives_the_rest_to_the_others_in_proportion():
     np.testing.assert_allclose(Platt(1.0, 0.0).probabilities(scores_NC), np.exp(scores_NC))
 
 
-def test_platt_orders_items_as_the_model_and_keeps_answers_above_a_half():
+def test_platt_orders_items_as_the_model_and_keeps_its_answers():
     scores_NC, gold_N = ragged(500, temperature=3.0)
     p_NC = fit_platt(scores_NC, gold_N).probabilities(scores_NC)
     is_top_NC, s_N, _ = top_logit(scores_NC)
     confidence_N = p_NC[is_top_NC]
-    assert (np.diff(confidence_N[np.argsort(s_N)]) >= 0).all()
     sure_N = confidence_N > 0.5
-    assert np.array_equal(p_NC[sure_N].argmax(1), scores_NC[sure_N].argmax(1))
-    # A half is where two options change places: the number is kept, not the answer.
+    assert (np.diff(confidence_N[sure_N][np.argsort(s_N[sure_N])]) >= 0).all()
+    assert np.array_equal(p_NC.argmax(1), scores_NC.argmax(1))
+    np.testing.assert_allclose(p_NC.sum(1), 1)
+    # What no most probable option can have is raised to what it can.
     two_NC = np.log(np.array([[0.6, 0.4]]))
-    assert Platt(1.0, -1.0).probabilities(two_NC).argmax() == 1
+    np.testing.assert_allclose(Platt(1.0, -1.0).probabilities(two_NC), [[0.5, 0.5]], atol=1e-8)
+    assert Platt(1.0, -1.0).probabilities(two_NC).argmax() == 0
+
+
+def test_the_others_share_in_proportion_but_none_passes_the_top():
+    is_top_NC = np.array([[True, False, False, False]])
+    share_NC = np.array([[0.0, 0.7, 0.3, 0.0]])
+    plain = around_top(np.array([0.6]), is_top_NC, share_NC)
+    np.testing.assert_allclose(plain, [[0.6, 0.28, 0.12, 0]])
+    # In proportion the second would get 0.42: what is over 0.4 goes to the third.
+    capped = around_top(np.array([0.4]), is_top_NC, share_NC)
+    np.testing.assert_allclose(capped, [[0.4, 0.4, 0.2, 0]], atol=1e-8)
+    assert capped.argmax() == 0
+    np.testing.assert_allclose(around_top(np.array([0.1]), is_top_NC, share_NC), [[1 / 3, 1 / 3, 1 / 3, 0]], atol=1e-8)
 
 
 def test_certainty_is_no_infinity():
@@ -333,7 +347,8 @@ def test_options_of_their_own_share_one_curve():
     assert (fitted.kind, len(fitted.curves)) == ("top-label", 1)
     model_NC = np.exp(log_probabilities(scores_NC))
     theirs = IsotonicRegression(out_of_bounds="clip").fit(model_NC.max(1), scores_NC.argmax(1) == gold_N)
-    np.testing.assert_allclose(p_NC[is_top_NC], theirs.predict(model_NC.max(1)), atol=1e-12)
+    least_N = 1 / np.isfinite(scores_NC).sum(1)
+    np.testing.assert_allclose(p_NC[is_top_NC], np.maximum(theirs.predict(model_NC.max(1)), least_N), atol=1e-8)
     np.testing.assert_allclose(p_NC.sum(1), 1.0)
     assert (p_NC[np.isneginf(scores_NC)] == 0).all()
 
@@ -359,6 +374,11 @@ def test_isotonic_warns_and_refuses():
 # All of them.
 
 
+def event_nll(p_N, right_N):
+    with np.errstate(divide="ignore"):
+        return -np.where(right_N, np.log(p_N), np.log1p(-p_N)).mean()
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_held_out_items_are_never_made_less_likely(temperature, seed):
@@ -366,11 +386,15 @@ def test_held_out_items_are_never_made_less_likely(temperature, seed):
         scores_NC, gold_N = make(n, temperature=temperature, seed=seed)
         identity = mean_nll(scores_NC, gold_N)
         assert nll(fit_temperature(scores_NC, gold_N).probabilities(scores_NC), gold_N) <= identity + 1e-12
+        # These two are fitted to one event: that the model is right.
+        right_N = scores_NC.argmax(1) == gold_N
+        own_N = np.exp(log_probabilities(scores_NC)).max(1)
         plain = fit_platt(scores_NC, gold_N, smooth_targets=False)
-        assert nll(plain.probabilities(scores_NC), gold_N) <= identity + 1e-12
+        platt_N = 1 / (1 + np.exp(-plain.slope * top_logit(scores_NC)[1] - plain.intercept))
         with pytest.warns(UserWarning, match="overfits"):
             curve = fit_isotonic(scores_NC, gold_N, kind="top-label")
-        assert nll(curve.probabilities(scores_NC), gold_N) <= identity + 1e-12
+        for fitted_N in (platt_N, curve.curves[0].at(own_N)):
+            assert event_nll(fitted_N, right_N) <= event_nll(own_N, right_N) + 1e-12
         if make is items:
             assert nll(fit_vector(scores_NC, gold_N).probabilities(scores_NC), gold_N) <= identity + 1e-12
 

@@ -819,6 +819,13 @@ def test_options_that_are_right():
 HELD = sorted(set(TASKS) - {*EMBEDDED, "tweet_eval", "sciq"})
 
 
+def test_rows_of_the_wrong_type_are_named(mirror):
+    for row in ({"sentence": None, "label": 1}, {"sentence": "fine", "label": "positive"}):
+        mirror("stanfordnlp__sst2/default/validation", [row])
+        with pytest.raises(TextError, match=r"the rows of sst2 cannot be read .* Give rows with the hub's columns"):
+            questions("sst2")
+
+
 class TestRealRows:
     pytestmark = needs_data
 

@@ -81,7 +81,8 @@ def predict_at(
         description=f"answers ({task})",
     )
     answers = found[: len(asks)]
-    for item, arrays in zip(items, answers, strict=True):
+    own = [item for item, row in zip(items, premises, strict=True) for _ in row]
+    for item, arrays in zip([*items, *own], found, strict=True):
         if not all(np.isfinite(array).all() for array in arrays):
             raise AuditError(
                 f"the model gives no finite likelihood (item {item.id} of {task})",
@@ -216,9 +217,17 @@ def encode_texts(loaded: LoadedModel, texts: Sequence[str], special: bool = True
     tokenizer: Any = loaded.tokenizer
     if tokenizer is None:
         raise ModelError(f"{loaded.source} has no tokenizer", "Save the tokenizer beside the model")
-    ends = set(tokenizer.all_special_ids) if special else set()
+    ends = _appended(tokenizer) if special else 0
     encoded = [list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]) for text in texts]
-    for ids in encoded:
-        while ids and ids[-1] in ends:
-            ids.pop()
-    return encoded
+    return [ids[: len(ids) - ends] for ids in encoded]
+
+
+def _appended(tokenizer: Any) -> int:
+    """How many tokens a tokenizer puts after every text."""
+    plain, given = (
+        list(tokenizer("a", add_special_tokens=added, verbose=False)["input_ids"]) for added in (False, True)
+    )
+    for after in range(len(given) - len(plain) + 1):
+        if given[len(given) - after - len(plain) : len(given) - after] == plain:
+            return after
+    return 0

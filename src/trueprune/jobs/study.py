@@ -17,7 +17,7 @@ from trueprune._support.hashing import hash_json, hash_model
 from trueprune.audits.faithfulness.explain import ExplanationOptions, explain, read_explanations, write_explanations
 from trueprune.audits.predict import predict
 from trueprune.audits.predictions import read_predictions, write_predictions
-from trueprune.audits.recalibrated import KEY, recalibrated, refuse_fitted
+from trueprune.audits.recalibrated import refuse_fitted
 from trueprune.edits.drop import apply_drop, present
 from trueprune.jobs.common import LoadOptions, as_loaded
 from trueprune.models.anatomy import read_anatomy
@@ -183,8 +183,7 @@ class _Study:
     def _key(self, weights: str, gone: list[int], task: str, asked: Sequence[ChoiceItem], dense: LoadedModel) -> str:
         prompts = [asdict(item) for item in asked]
         options = replace(self.answering, tasks=("facts",))
-        repaired = (dense.record or {}).get(KEY)
-        how = [settings_of(options), settings_of(self.explaining), repaired, str(getattr(dense.model, "config", None))]
+        how = [settings_of(options), settings_of(self.explaining), str(getattr(dense.model, "config", None))]
         return hash_json([SCHEMA, weights, sorted(gone), task, prompts, how, versions()])
 
     def _measure(
@@ -194,7 +193,6 @@ class _Study:
         labels = {t.name: t.labels for t in map(find_task, self.answering.tasks)}[task]
         labels = labels and self.answering.answers != "letters"
         predictions = predict(model, asked, task=task, scoring=scoring, labels=labels)
-        predictions = recalibrated(predictions, model.record, self.answering)
         explanations = explain(model, asked, self.explaining, task=task, scoring=scoring)
         with whole_folder(folder, overwrite=True) as work:
             write_predictions([(self.name, predictions)], work / "predictions.parquet")

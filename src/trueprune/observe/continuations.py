@@ -172,7 +172,8 @@ class _Run:
 
         places = [(row, n) for row, ask in enumerate(asks) for n, one in enumerate(ask.continuations) if len(one) > 1]
         places.sort(key=lambda place: len(tokens_of(place)))
-        for batch in _chunks(places, lambda place: len(tokens_of(place)), self.batch_tokens):
+        least = stems.length // COPIED
+        for batch in _chunks(places, lambda place: max(len(tokens_of(place)), least), self.batch_tokens):
             ids_BT, real_BT = _padded([list(tokens_of(place)[:-1]) for place in batch])
             rows_P, positions_P = real_BT.nonzero().unbind(1)
             rows_B = torch.tensor([row for row, _ in batch])

@@ -23,6 +23,8 @@ from trueprune.observe.head import logits_at
 _TRIED: weakref.WeakKeyDictionary[Any, dict[str, bool]] = weakref.WeakKeyDictionary()
 # Under these names configurations say that a token sees no further than so many places back.
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+# And under this one, how many positions there are: padding has positions, too.
+POSITIONS = "max_position_embeddings"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,8 @@ class Past:
         # Choosing rows and reading on make new tensors: those of the past may be shared until then.
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in cache.layers]
-        cache.batch_select_indices(rows_B.to(_device(cache)))
+        # On the CPU: the layers of a model that is spread out lie on different devices.
+        cache.batch_select_indices(rows_B.cpu())
         return cache
 
 
@@ -119,7 +122,7 @@ def can_bridge(model: Any, places: int) -> bool:
     """Whether it also does so where hidden padding stands between what it read before and what follows.
 
     It does where positions are given and not counted in the cache. Tried once a model; a model whose tokens see only so
-    many places back does so as long as no more places are taken.
+    many places back, or that has only so many positions, does so as long as no more places are taken.
 
     **Arguments:**
 
@@ -128,7 +131,7 @@ def can_bridge(model: Any, places: int) -> bool:
     """
     config: Any = getattr(model, "config", None)
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    windows = [value for name in WINDOWS if isinstance(value := getattr(config, name, None), int)]
+    windows = [value for name in (*WINDOWS, POSITIONS) if isinstance(value := getattr(config, name, None), int)]
     if any(places > window for window in windows) or not _takes_positions(model):
         return False
     return can_share(model) and _tried(model, "bridge", lambda: _same_after(model, (7, 4)))
@@ -173,10 +176,3 @@ def _same_after(model: Any, lengths: tuple[int, int]) -> bool:
 def _takes_positions(model: Any) -> bool:
     unwrapped = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "position_ids" in inspect.signature(unwrapped.forward).parameters
-
-
-def _device(cache: Any) -> torch.device:
-    layers = getattr(cache, "layers", ())
-    return next(
-        (layer.keys.device for layer in layers if getattr(layer, "keys", None) is not None), torch.device("cpu")
-    )

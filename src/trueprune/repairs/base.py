@@ -109,6 +109,38 @@ def top_logit(
     return is_top_NC, scores_NC.max(1) - log_rest_N, np.exp(log_p_others_NC)
 
 
+def around_top(
+    confidence_N: Float[np.ndarray, " N"], is_top_NC: Bool[np.ndarray, "N C"], share_NC: Float[np.ndarray, "N C"]
+) -> Float[np.ndarray, "N C"]:
+    """Probabilities with a new confidence of the predicted option, which stays the most probable.
+
+    The others share what it leaves in proportion, but none gets as much as the predicted one: what is over goes to the
+    rest. A confidence under 1/C cannot be that of the most probable option, and is raised to it.
+
+    **Arguments:**
+
+    - `confidence_N`: of the predicted options.
+    - `is_top_NC`: which these are.
+    - `share_NC`: how the others share; 0 for options that an item lacks.
+    """
+    # An option of probability 0 that the item does have may still be given something.
+    others_NC = ~is_top_NC & (share_NC > 0)
+    count_N = others_NC.sum(1)
+    confidence_N = np.maximum(confidence_N, (1 + 1e-9) / (count_N + 1))
+    cap_N1 = confidence_N[:, None] * (1 - 1e-10)
+    rest_N1 = 1 - confidence_N[:, None]
+    result_NC = np.where(others_NC, rest_N1 * share_NC, 0.0)
+    for _ in range(result_NC.shape[1]):
+        over_NC = others_NC & (result_NC >= cap_N1)
+        free_NC = others_NC & ~over_NC
+        left_N1 = rest_N1 - (over_NC * cap_N1).sum(1, keepdims=True)
+        free_N1 = (free_NC * share_NC).sum(1, keepdims=True)
+        scale_N1 = np.divide(left_N1, free_N1, out=np.zeros_like(left_N1), where=free_N1 > 0)
+        result_NC = np.where(over_NC, cap_N1, np.where(free_NC, scale_N1 * share_NC, 0.0))
+    result_NC = np.where(is_top_NC, confidence_N[:, None], result_NC)
+    return result_NC / result_NC.sum(1, keepdims=True)
+
+
 def read_number(data: Mapping[str, Any], key: str) -> float:
     """A finite number of saved data.
 

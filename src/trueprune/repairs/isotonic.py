@@ -14,7 +14,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from trueprune._support.errors import RepairError
-from trueprune.repairs.base import REFIT, check_items, check_scores, log_probabilities, read_numbers, top_logit
+from trueprune.repairs.base import (
+    REFIT,
+    around_top,
+    check_items,
+    check_scores,
+    log_probabilities,
+    read_numbers,
+    top_logit,
+)
 
 # Below this the steps follow the noise of the items (Niculescu-Mizil & Caruana 2005, learning curves).
 ENOUGH_ITEMS = 1000
@@ -50,8 +58,8 @@ class Isotonic:
 
     - `"one-vs-rest"`: p of each class through its own curve, then rows to sum 1 (Zadrozny & Elkan 2002).
         A row that all curves send to 0 keeps the model's own probabilities.
-    - `"top-label"`: p of the predicted option through one curve; the others share the rest as they did. As for `Platt`,
-        below 1/2 the predicted option may no longer be the most probable one.
+    - `"top-label"`: p of the predicted option through one curve; the others share the rest, and the predicted option
+        stays the most probable one, as for `Platt`.
 
     Curves reach 0 and 1, so that a single surprise in new items makes their log-likelihood infinite: judge this method
     by the Brier score, or clip.
@@ -75,8 +83,7 @@ class Isotonic:
         p_NC = np.exp(log_probabilities(scores_NC))
         if self.kind == "top-label":
             is_top_NC, _, share_NC = top_logit(scores_NC)
-            confidence_N1 = self.curves[0].at(p_NC.max(1))[:, None]
-            return np.where(is_top_NC, confidence_N1, (1 - confidence_N1) * share_NC)
+            return around_top(self.curves[0].at(p_NC.max(1)), is_top_NC, share_NC)
         if p_NC.shape[1] != len(self.curves):
             raise RepairError(
                 f"isotonic regression was fitted on {len(self.curves)} classes, the items have {p_NC.shape[1]}", REFIT

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from trueprune._support.errors import RepairError
-from trueprune.repairs.base import check_items, check_scores, read_number, top_logit
+from trueprune.repairs.base import around_top, check_items, check_scores, read_number, top_logit
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,8 @@ class Platt:
 
     Platt 1999 fits one binary classifier. We fit, as one, the event that the predicted option is right, so that items
     may have options of their own; a = 1, b = 0 is the model itself. The order of the items by confidence is kept, since
-    a > 0. The predicted option stays the most probable one wherever σ(a s + b) is at least 1/2, and of two options only
-    there: below, another's share may be more. The number is not raised to hide that. So accuracy and confidence are to
-    be read off the option that the *model* predicts (then accuracy is unchanged, and σ(a s + b) is what was fitted);
-    the greatest recalibrated probability, of three options or more, is overconfident where the two differ.
+    a > 0. The predicted option stays the most probable one: the others share the rest in proportion, none with as much
+    as it has, and a confidence below 1/C, which no most probable option can have, is raised to that.
 
     **Arguments:**
 
@@ -44,10 +42,9 @@ class Platt:
             )
 
     def probabilities(self, scores_NC: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
-        """σ(a s + b) for the predicted option, the rest in proportion; see `Recalibration`."""
+        """σ(a s + b) for the predicted option, the rest as `around_top` shares it; see `Recalibration`."""
         is_top_NC, s_N, share_NC = top_logit(check_scores(scores_NC))
-        logit_N = self.slope * s_N + self.intercept
-        return np.where(is_top_NC, _sigmoid(logit_N)[:, None], _sigmoid(-logit_N)[:, None] * share_NC)
+        return around_top(_sigmoid(self.slope * s_N + self.intercept), is_top_NC, share_NC)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; see `Recalibration`."""

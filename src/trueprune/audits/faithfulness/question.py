@@ -77,6 +77,11 @@ class Question:
         # Where the tokenizer joins no end of the prompt with an option, an option's tokens are the same after any text.
         tail = item.prompt[item.words[-1][-1][1] :] if item.words[-1] else ""
         self._parted = bool(tail.strip()) and self._alone(item.prompt) == self._full.stem
+        if operator == "attention" and self._words_of_tokens()[-1] < item.n_words:
+            raise AuditError(
+                f"the answer to the item {item.id} is read at its last word, which attention cannot hide",
+                "Use --operator delete or mask, or a task with an answer cue",
+            )
         self._prior_C = self._prior()
         self._known: dict[bytes, np.ndarray] = {}
         self.full_C = self.options(np.ones((1, item.n_words), dtype=bool))[0]

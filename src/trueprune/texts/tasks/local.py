@@ -61,6 +61,8 @@ def _items(path: Path, rows: list[dict[str, Any]], first: int) -> Iterator[TaskI
         options = row["options"]
         if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
             raise TextError(f"{place}: options are no list of strings", "Mend it")
+        # The space before an option is the prompt's.
+        options = [option.strip() for option in options]
         if not isinstance(row["text"], str):
             raise TextError(f"{place}: the text is no string", "Mend it")
         name = str(row.get("id", number))
@@ -68,7 +70,7 @@ def _items(path: Path, rows: list[dict[str, Any]], first: int) -> Iterator[TaskI
             raise TextError(f"{place} has the id {name!r} of row {other}", "Give each row an id of its own")
         try:
             text, rationale = unmarked(row["text"]) if row.get("rationale") else (row["text"], None)
-            gold = _gold(row["gold"], options)
+            gold = _gold(row["gold"].strip() if isinstance(row["gold"], str) else row["gold"], options)
             item = TaskItem(name, (text,), tuple(options), gold, str(row.get("cluster", "")), rationale)
         except TextError as error:
             raise TextError(f"{place}: {error.problem}", error.remedy) from error

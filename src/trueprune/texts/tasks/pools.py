@@ -69,6 +69,10 @@ def task_items(task: Task, limit: int = 0, side: Side = "audit") -> list[TaskIte
         raise TextError(
             f"the rows of {task.name} lack the column {error}", "Give rows with the hub's columns"
         ) from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise TextError(
+            f"the rows of {task.name} cannot be read ({error})", "Give rows with the hub's columns and types"
+        ) from error
     if not items:
         raise TextError(
             f"the rows of {task.name} hold no question with all its options", "Use another task, or other rows"

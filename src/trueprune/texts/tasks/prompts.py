@@ -152,6 +152,10 @@ def _chat(instruction: str, turns: Sequence[tuple[str, str]], cue: str, tokenize
     return f"{given}{cue}", place
 
 
+def _opened(tokenizer: Any) -> str:
+    return _apply(tokenizer, [{"role": "user", "content": ""}])
+
+
 def _apply(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -168,6 +172,7 @@ def _premises(
         cue = _cue(task, options)
         if not cue:
             raise TextError(f"the task {task.name} has no answer cue", "Use --correct contextual")
-        return (cue,)
+        # In a chat the model's turn after a user who said nothing; else the cue with whatever begins a text.
+        return (_opened(tokenizer) + cue,) if options.chat else (cue,)
     empty = TaskItem(item.id, (CONTENT_FREE,) * len(item.fields), item.options, item.gold)
     return (_prompt(task, _body(task, empty, options).text, options, tokenizer, shots)[0],)
