@@ -682,6 +682,8 @@ def test_premises(chatty):
     )
     (chat,) = premises(correct="contextual", chat=True)
     assert chat.endswith("<|start|>user\nN/A / N/A<|end|>\n<|start|>assistant\nIs:")
+    # What begins a chat begins the premise, too.
+    assert premises(correct="pmi", chat=True) == ("<|start|>user\n<|end|>\n<|start|>assistant\nIs:",)
     bare = replace(task, cue="")
     with pytest.raises(TextError, match="the task mine has no answer cue"):
         premises(bare, correct="pmi")
@@ -722,6 +724,11 @@ def test_a_file_of_questions(own):
     assert asked["1"].prompt == "It was fine.\nAnswer:"
     assert asked["n"].cluster == "fine"
     assert not find_task(own(GOOD, {**other, "options": ["no", "maybe"]})).labels
+
+
+def test_spaces_around_a_users_options_are_not_scored(own):
+    (item,) = questions(own({**GOOD, "options": [" no", "yes "], "gold": " no"}))
+    assert (item.options, item.gold) == ((" no", " yes"), 0)
 
 
 def test_a_file_says_how_it_is_asked(own):
