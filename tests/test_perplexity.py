@@ -9,7 +9,7 @@ from samples import write_corpus
 
 from trueprune._support.errors import AuditError, ModelError
 from trueprune.audits import measure_perplexity
-from trueprune.audits.instruments import perplexity_text
+from trueprune.audits.context import perplexity_text
 from trueprune.models.load import LoadedModel
 
 
