@@ -285,7 +285,9 @@ def test_explanations_are_read_back_as_they_were(tiny, tmp_path):
 def test_a_file_that_holds_no_explanations_is_refused(tiny, tmp_path):
     from trueprune.audits import predict, write_predictions
 
-    with pytest.raises(AuditError, match=r"gone\.parquet is no table of explanations .*Give an explanations\.parquet"):
+    with pytest.raises(
+        AuditError, match=r"gone\.parquet is no table of explanations .*Give the explanations\.parquet of an audit"
+    ):
         read_explanations(tmp_path / "gone.parquet")
     (tmp_path / "text.parquet").write_text("text")
     with pytest.raises(AuditError, match=r"text\.parquet is no table of explanations"):

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from trueprune._support.errors import AuditError
+from trueprune._support.parquet import read_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,15 +159,8 @@ def read_predictions(file: Path) -> dict[tuple[str, str], Predictions]:
 
     **Raises:** `AuditError` if it is no such file.
     """
-    try:
-        table = pq.read_table(file)
-        if lacking := [name for name in _SCHEMA.names if name not in table.column_names]:
-            raise ValueError(f"it has no column {lacking[0]!r}")
-        rows = table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise AuditError(f"{file} is no table of predictions ({error})", "Give a predictions.parquet") from error
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in read_rows(file, _SCHEMA, "predictions"):
         groups.setdefault((row["model"], row["task"]), []).append(row)
     return {key: _from_rows(group) for key, group in groups.items()}
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trueprune._support.errors import AuditError
+from trueprune._support.parquet import read_rows
 from trueprune._support.progress import track
 from trueprune.audits.faithfulness.attributions.registry import ATTRIBUTIONS, attribute, check_attribution
 from trueprune.audits.faithfulness.naopc import measure_naopc
@@ -249,15 +250,8 @@ def read_explanations(file: Path) -> dict[str, list[Explanation]]:
 
     **Raises:** `AuditError` if it is no such file.
     """
-    try:
-        table = pq.read_table(file)
-        if lacking := [name for name in _SCHEMA.names if name not in table.column_names]:
-            raise ValueError(f"it has no column {lacking[0]!r}")
-        rows = table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise AuditError(f"{file} is no table of explanations ({error})", "Give an explanations.parquet") from error
     found: dict[str, list[Explanation]] = {}
-    for row in rows:
+    for row in read_rows(file, _SCHEMA, "explanations"):
         found.setdefault(row.pop("model"), []).append(Explanation(**row))
     return found
 
