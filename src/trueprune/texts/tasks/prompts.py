@@ -45,6 +45,10 @@ class PromptOptions:
         if self.shots < 0:
             raise TextError(f"--shots {self.shots} is below 0", "Use 0 or a number of examples")
 
+    def by_labels(self, task: Task) -> bool:
+        """Whether the options of a task are the same words in every item: letters stand for other things each time."""
+        return task.labels and self.answers != "letters"
+
 
 @dataclass(frozen=True)
 class _Body:

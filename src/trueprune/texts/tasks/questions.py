@@ -21,14 +21,16 @@ class TaskOptions(PromptOptions):
 
     - `tasks`: in the package: `facts`, `sentiment`, `commonsense`; hub rows: `arc_easy`, `arc_challenge`, `openbookqa`,
         `commonsense_qa`, `sciq`, `boolq`, `rte`, `sst2`, `rotten_tomatoes`, `tweet_eval` (sentiment; also
-        `tweet_eval_emotion`, `_irony`, `_hate`, `_offensive`); or the path of a `.jsonl` file.
-    - `items`: at most so many questions of each task; 0 for all.
+        `tweet_eval_emotion`, `_irony`, `_hate`, `_offensive`); or the path of a `.jsonl` file. For accuracy also
+        `lm-eval:` and a task, group or YAML file of lm-evaluation-harness (`lm-eval:hellaswag`), with its own prompts
+        and scores: of these options only `items`, `shots` and `chat` apply to it.
+    - `items`: at most so many questions of each task (of an lm-eval task the first so many); 0 for all.
     - `answers`: `texts` (the words of the options themselves) or `letters` (listed in the prompt; A, B, C ... scored).
     - `scoring`: an option's score: `sum` of its tokens' log-probabilities, their `mean`, or that of its `first` token.
     - `correct`: taken off an option's score: `none`, `contextual` (its score after N/A for the task text) or `pmi`
         (its score after the answer cue alone).
     - `chat`: put the question through the tokenizer's chat template.
-    - `shots`: solved examples in front, from items that are never audited.
+    - `shots`: solved examples in front, from items that are never audited; an lm-eval task keeps its own number at 0.
     """
 
     tasks: tuple[str, ...] = ("facts",)
