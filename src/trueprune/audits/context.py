@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +17,21 @@ from trueprune.audits.lie_detection import PROTOCOLS
 from trueprune.audits.predict import predict
 from trueprune.audits.predictions import Predictions
 from trueprune.audits.probes import ProbeOptions
+from trueprune.audits.qa.answers import Answers, answer
+from trueprune.audits.qa.choices import Choices, score_choices
+from trueprune.audits.qa.options import TruthOptions
 from trueprune.audits.recalibrated import recalibrated, refuse_fitted
 from trueprune.audits.separation import separation_curve
 from trueprune.audits.subject import Subject
 from trueprune.texts.collections import load_statements
+from trueprune.texts.qa import AskedQuestion, QuestionSet, asked, find_set
+from trueprune.texts.qa.prompts import QaOptions
 from trueprune.texts.rows import embedded_file, hub_rows, read_documents
 from trueprune.texts.selection import Selection, select
 from trueprune.texts.sources import hub_column
 from trueprune.texts.statements import StatementSet
 from trueprune.texts.tasks import ChoiceItem, find_task, questions
+from trueprune.texts.tasks.pools import own_tasks
 from trueprune.texts.tasks.questions import TaskOptions
 
 
@@ -90,6 +97,8 @@ class AuditSettings:
     - `answering`: what accuracy, calibration and faithfulness ask.
     - `confidence`: calibration.
     - `explaining`: faithfulness.
+    - `asking`: what open question answering and truthfulness ask.
+    - `truth`: how their answers are had and judged.
     """
 
     measuring: AuditOptions = AuditOptions()
@@ -97,6 +106,8 @@ class AuditSettings:
     answering: TaskOptions = TaskOptions()
     confidence: ConfidenceOptions = ConfidenceOptions()
     explaining: ExplanationOptions = ExplanationOptions()
+    asking: QaOptions = QaOptions()
+    truth: TruthOptions = TruthOptions()
 
 
 class AuditContext:
@@ -133,13 +144,13 @@ class AuditContext:
         o = self.settings.answering
         # All models are asked in the dense model's words, chat template included.
         tokenizer = self.dense.loaded.tokenizer
-        return {find_task(name).name: questions(name, o.items, o, tokenizer=tokenizer) for name in o.tasks}
+        return {find_task(name).name: questions(name, o.items, o, tokenizer=tokenizer) for name in own_tasks(o.tasks)}
 
     @cached_property
     def labels(self) -> dict[str, bool]:
         """Of each task whether its options are the same words in every item."""
         o = self.settings.answering
-        return {task.name: task.labels and o.answers != "letters" for task in map(find_task, o.tasks)}
+        return {task.name: o.by_labels(task) for task in map(find_task, own_tasks(o.tasks))}
 
     def predictions(self, subject: Subject) -> dict[str, Predictions]:
         """What a model answers in each task: asked once, read by every instrument."""
@@ -167,6 +178,62 @@ class AuditContext:
                     subject.loaded, items, self.settings.explaining, task=task, scoring=scoring
                 )
         return subject.explanations
+
+    @cached_property
+    def question_sets(self) -> dict[str, QuestionSet]:
+        """The question sets by name."""
+        return {found.name: found for found in map(find_set, self.settings.asking.qa)}
+
+    @cached_property
+    def asked(self) -> dict[str, list[AskedQuestion]]:
+        """The questions of each set, in the dense model's words."""
+        o, tokenizer = self.settings.asking, self.dense.loaded.tokenizer
+        return {find_set(name).name: asked(name, o.qa_items, o, tokenizer=tokenizer) for name in o.qa}
+
+    def sets_with_wrong(self, *, sentences: bool = False) -> list[str]:
+        """The sets of which some question has wrong answers; with `sentences`, only those answered in sentences.
+
+        **Raises:** `AuditError` if there is none.
+        """
+        found = [
+            name
+            for name, questions in self.asked.items()
+            if any(one.question.wrong for one in questions) and (self.question_sets[name].sentences or not sentences)
+        ]
+        if not found:
+            kind = " in sentences" if sentences else ""
+            raise AuditError(
+                f"no question set of --qa {' '.join(self.asked)} has wrong answers{kind}",
+                "Add one that has, e.g. --qa misconceptions",
+            )
+        return found
+
+    def answers(self, subject: Subject, names: Sequence[str] | None = None) -> dict[str, Answers]:
+        """What a model says to the questions of some sets, by default of all: asked once, read by every instrument."""
+        names = list(self.asked) if names is None else names
+        for name in names:
+            if name not in subject.answers:
+                self._refuse_fitted(subject, name)
+                subject.answers[name] = answer(
+                    subject.loaded,
+                    self.asked[name],
+                    set_name=name,
+                    new_tokens=self.settings.truth.new_tokens,
+                    sentences=self.question_sets[name].sentences,
+                    grade=self.settings.truth.grade,
+                )
+        return {name: subject.answers[name] for name in names}
+
+    def choices(self, subject: Subject) -> dict[str, list[Choices]]:
+        """How likely a model finds the right and wrong answers of each set that has both."""
+        for name in self.sets_with_wrong():
+            if name not in subject.choices:
+                self._refuse_fitted(subject, name)
+                subject.choices[name] = score_choices(subject.loaded, self.asked[name], set_name=name)
+        return subject.choices
+
+    def _refuse_fitted(self, subject: Subject, name: str) -> None:
+        refuse_fitted(subject.name, subject.loaded.record, name, [one.question for one in self.asked[name]])
 
     @cached_property
     def dense_peak(self) -> int:

@@ -12,11 +12,17 @@ from trueprune.audits.context import AuditContext
 from trueprune.audits.efficiency import measure_efficiency
 from trueprune.audits.faithfulness.measures import agreement_of, faithfulness_of
 from trueprune.audits.lie_detection import measure_lie_detection
+from trueprune.audits.lm_eval import check_lm_eval, measure_lm_eval
 from trueprune.audits.measurement import Measurement
 from trueprune.audits.perplexity import measure_perplexity
 from trueprune.audits.probes import ProbeOptions
+from trueprune.audits.qa.generation import check_generation, generation_of
+from trueprune.audits.qa.open_qa import open_qa_of
+from trueprune.audits.qa.truthfulness import truthfulness_of
 from trueprune.audits.separation import measure_separation
 from trueprune.audits.subject import Subject
+from trueprune.texts.tasks.pools import own_tasks
+from trueprune.texts.tasks.questions import TaskOptions
 
 
 def _perplexity(subject: Subject, context: AuditContext) -> list[Measurement]:
@@ -70,18 +76,48 @@ def _efficiency(subject: Subject, context: AuditContext) -> list[Measurement]:
 
 
 def _accuracy(subject: Subject, context: AuditContext) -> list[Measurement]:
-    return [m for found in context.predictions(subject).values() for m in accuracy_of(found)]
+    own = [m for found in context.predictions(subject).values() for m in accuracy_of(found)]
+    return own + measure_lm_eval(subject.loaded, context.settings.answering)
 
 
 def _calibration(subject: Subject, context: AuditContext) -> list[Measurement]:
+    _refuse_foreign("calibration", context.settings.answering)
     found = context.predictions(subject).values()
     return [m for predictions in found for m in calibration_of(predictions, context.settings.confidence)]
 
 
 def _faithfulness(subject: Subject, context: AuditContext) -> list[Measurement]:
+    _refuse_foreign("faithfulness", context.settings.answering)
     dense = context.explanations(context.dense)
     own = context.explanations(subject)
     return faithfulness_of(own) + ([] if subject is context.dense else agreement_of(dense, own))
+
+
+def _refuse_foreign(instrument: str, answering: TaskOptions) -> None:
+    if not own_tasks(answering.tasks):
+        raise AuditError(
+            f"{instrument} has no task: those of lm-eval are measured by accuracy alone",
+            "Add one of trueprune's own to --tasks, e.g. facts",
+        )
+
+
+def _open_qa(subject: Subject, context: AuditContext) -> list[Measurement]:
+    return [m for answers in context.answers(subject).values() for m in open_qa_of(answers)]
+
+
+def _truthfulness(subject: Subject, context: AuditContext) -> list[Measurement]:
+    return [m for name, found in context.choices(subject).items() for m in truthfulness_of(name, found)]
+
+
+def _truthful_generation(subject: Subject, context: AuditContext) -> list[Measurement]:
+    judge = context.settings.truth.judge
+    check_generation(judge)
+    found = context.answers(subject, context.sets_with_wrong(sentences=True))
+    return [
+        m
+        for name, answers in found.items()
+        for m in generation_of(answers, [one.question for one in context.asked[name]], judge)
+    ]
 
 
 INSTRUMENTS: dict[str, Callable[[Subject, AuditContext], list[Measurement]]] = {
@@ -92,15 +128,24 @@ INSTRUMENTS: dict[str, Callable[[Subject, AuditContext], list[Measurement]]] = {
     "accuracy": _accuracy,
     "calibration": _calibration,
     "faithfulness": _faithfulness,
+    "open-qa": _open_qa,
+    "truthfulness": _truthfulness,
+    "truthful-generation": _truthful_generation,
 }
 # These measure a model beside the dense one, which must then stay in memory.
 BESIDE_DENSE = frozenset({"efficiency"})
 
 
-def check_instruments(names: Sequence[str]) -> None:
-    """Refuse an unknown instrument.
+def check_instruments(names: Sequence[str], answering: TaskOptions | None = None) -> None:
+    """Refuse an unknown instrument, and with `answering` tasks that it cannot measure.
 
     **Raises:** `AuditError` that names the known ones.
     """
     if unknown := [name for name in names if name not in INSTRUMENTS]:
         raise AuditError(f"unknown instrument {unknown[0]!r}", f"Use one of {', '.join(INSTRUMENTS)}")
+    if answering is None:
+        return
+    for name in sorted({"calibration", "faithfulness"} & set(names)):
+        _refuse_foreign(name, answering)
+    if "accuracy" in names:
+        check_lm_eval(answering.tasks)

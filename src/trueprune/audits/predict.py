@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from trueprune._support.errors import AuditError, ModelError
+from trueprune._support.errors import AuditError
 from trueprune.audits.predictions import Predictions, filled
 from trueprune.models.load import LoadedModel
 from trueprune.observe.continuations import BATCH_TOKENS, Ask, common_prefix, log_likelihoods
+from trueprune.texts.encode import encode_texts
 from trueprune.texts.tasks import ChoiceItem
 
 
@@ -201,33 +202,3 @@ def check_length(loaded: LoadedModel, tokens: int, name: str) -> None:
             f"the item {name} has {tokens} tokens, over the model's limit of {loaded.max_length}",
             "Leave its task out of --tasks, or lower --items or --shots",
         )
-
-
-def encode_texts(loaded: LoadedModel, texts: Sequence[str], special: bool = True) -> list[list[int]]:
-    """Texts as tokens, without the token that some tokenizers end every text with.
-
-    **Arguments:**
-
-    - `loaded`: model and tokenizer.
-    - `texts`: the texts.
-    - `special`: whether the tokenizer adds its special tokens.
-
-    **Raises:** `ModelError` without a tokenizer.
-    """
-    tokenizer: Any = loaded.tokenizer
-    if tokenizer is None:
-        raise ModelError(f"{loaded.source} has no tokenizer", "Save the tokenizer beside the model")
-    ends = _appended(tokenizer) if special else 0
-    encoded = [list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]) for text in texts]
-    return [ids[: len(ids) - ends] for ids in encoded]
-
-
-def _appended(tokenizer: Any) -> int:
-    """How many tokens a tokenizer puts after every text."""
-    plain, given = (
-        list(tokenizer("a", add_special_tokens=added, verbose=False)["input_ids"]) for added in (False, True)
-    )
-    for after in range(len(given) - len(plain) + 1):
-        if given[len(given) - after - len(plain) : len(given) - after] == plain:
-            return after
-    return 0

@@ -1,4 +1,4 @@
-"""What a model's record says of recalibration: applied to its answers, never judged on the items it was fitted on."""
+"""What a model's record says of repairs: recalibrations applied, and no judging by items that it was fitted on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 from trueprune._support.errors import AuditError
 from trueprune.audits.predictions import Predictions
 from trueprune.repairs.recalibration import recalibration_from_json
-from trueprune.texts.tasks import ChoiceItem
+from trueprune.texts.sides import Row
 from trueprune.texts.tasks.questions import TaskOptions
 
 KEY = "recalibration"
+# Under these keys steps say what items they used, and for what.
+FITTING = {KEY: "recalibrate", "healing": "train"}
 # Asked in another way, other numbers come out of the model than those that the curve was fitted to.
 WAYS = ("scoring", "answers", "correct", "chat", "shots")
 
@@ -66,23 +68,25 @@ def _flag(name: str, value: Any) -> str:
     return f"--{name} {value}"
 
 
-def refuse_fitted(name: str, record: Mapping[str, Any] | None, task: str, items: Sequence[ChoiceItem]) -> None:
+def refuse_fitted(name: str, record: Mapping[str, Any] | None, task: str, items: Sequence[Row]) -> None:
     """Refuse to judge a model by items that it was fitted on, now or in an earlier step.
 
     **Arguments:**
 
     - `name`: how the model is called.
     - `record`: its `trueprune.json`.
-    - `task`, `items`: what it is asked.
+    - `task`, `items`: what it is asked: a task or question set, and its items.
 
     **Raises:** `AuditError` that says how many.
     """
     record = record or {}
     steps = [*record.get("history", []), record]
-    fitted = {sha for step in steps for shas in (step.get(KEY) or {}).get("fitted_on", {}).values() for sha in shas}
-    shared = [item.id for item in items if item.sha256 in fitted]
-    if shared:
-        raise AuditError(
-            f"{len(shared)} of the {len(items)} items of {task} were used to recalibrate {name} (e.g. {shared[0]})",
-            "Audit items that it was not fitted on, or fit it on others",
-        )
+    for key, use in FITTING.items():
+        used = [(step.get(key) or {}).get("fitted_on", {}) for step in steps]
+        fitted = {sha for sets in used for shas in sets.values() for sha in shas}
+        shared = [item.id for item in items if item.sha256 in fitted]
+        if shared:
+            raise AuditError(
+                f"{len(shared)} of the {len(items)} items of {task} were used to {use} {name} (e.g. {shared[0]})",
+                "Audit items that it was not fitted on, or fit it on others",
+            )

@@ -19,6 +19,8 @@ from trueprune._support.errors import AuditError
 from trueprune._support.hashing import hash_json, hash_model
 from trueprune.audits.faithfulness.explain import Explanation
 from trueprune.audits.predictions import Predictions
+from trueprune.audits.qa.answers import Answers
+from trueprune.audits.qa.choices import Choices
 from trueprune.models.anatomy import Anatomy, read_anatomy
 from trueprune.models.load import LoadedModel
 from trueprune.observe.activations import encode, last_token_activations
@@ -44,6 +46,8 @@ class Subject:
         self._loaded: LoadedModel | None = loaded
         self.predictions: dict[str, Predictions] = {}
         self.explanations: list[Explanation] | None = None
+        self.answers: dict[str, Answers] = {}
+        self.choices: dict[str, list[Choices]] = {}
         self._activations: tuple[StatementSet, Tensor] | None = None
 
     @property
@@ -58,7 +62,7 @@ class Subject:
         return read_anatomy(self.loaded.model)
 
     def release(self) -> None:
-        """Let the weights go; activations, predictions and explanations stay."""
+        """Let the weights go; activations and all that it answered stay."""
         self._loaded = None
         self.__dict__.pop("anatomy", None)
 

@@ -21,6 +21,10 @@ from trueprune.audits.efficiency_size import Structure, read_structure
 from trueprune.audits.faithfulness.explain import ExplanationOptions, write_explanations
 from trueprune.audits.instruments import BESIDE_DENSE, INSTRUMENTS, check_instruments
 from trueprune.audits.predictions import write_predictions
+from trueprune.audits.qa.answers import write_answers
+from trueprune.audits.qa.choices import write_choices
+from trueprune.audits.qa.open_qa import INSTRUMENT as OPEN_QA
+from trueprune.audits.qa.options import TruthOptions
 from trueprune.audits.separation import separation_curve
 from trueprune.audits.subject import Subject
 from trueprune.edits.prune import measured_sparsity
@@ -31,6 +35,7 @@ from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings
 from trueprune.reports.confidence_plots import plot_reliability, plot_risk_coverage
 from trueprune.reports.plots import plot_curves
 from trueprune.reports.usable import usable_by
+from trueprune.texts.qa.prompts import QaOptions
 from trueprune.texts.tasks.questions import TaskOptions
 
 # The others are slow (accuracy), or need both models in memory (efficiency).
@@ -48,6 +53,8 @@ def audit(
     answering: TaskOptions = TaskOptions(),
     confidence: ConfidenceOptions = ConfidenceOptions(),
     explaining: ExplanationOptions = ExplanationOptions(),
+    asking: QaOptions = QaOptions(),
+    truth: TruthOptions = TruthOptions(),
     loading: LoadOptions = LoadOptions(),
     overwrite: bool = False,
 ) -> AuditReport:
@@ -59,12 +66,16 @@ def audit(
     - `pruned`: any number of pruned versions of it.
     - `output`: the folder for `audit.json`, `items.jsonl` and plots.
     - `instruments`: `perplexity`, `lie-detection`, `separation`; and when asked for, `accuracy`, `calibration` and
-        `faithfulness` on the `--tasks`, and `efficiency` (which keeps the dense model in memory beside each other one).
+        `faithfulness` on the `--tasks`; on the `--qa` sets `open-qa` (what the model says: right, hallucinated,
+        declined), `truthfulness` (right answers against wrong ones: MC0, MC1, MC2) and `truthful-generation` (BLEU,
+        ROUGE, a judge); and `efficiency` (which keeps the dense model in memory beside each other one).
     - `measuring`: how they measure.
     - `timing`: how efficiency measures.
     - `answering`: what accuracy, calibration and faithfulness ask.
     - `confidence`: what calibration reports.
     - `explaining`: how faithfulness explains.
+    - `asking`: what open-qa and truthfulness ask.
+    - `truth`: how answers in words are had and judged.
     - `loading`: how models are loaded.
     - `overwrite`: replace the output folder if it exists.
 
@@ -72,7 +83,7 @@ def audit(
 
     **Raises:** `TruepruneError`; nothing is then written.
     """
-    check_instruments(instruments)
+    check_instruments(instruments, answering)
     if output is not None:
         check_output(Path(output), overwrite, [m for m in (dense, *pruned) if not isinstance(m, LoadedModel)])
     for model in (dense, *pruned):
@@ -84,7 +95,7 @@ def audit(
         named,
         output,
         instruments=instruments,
-        settings=AuditSettings(measuring, timing, answering, confidence, explaining),
+        settings=AuditSettings(measuring, timing, answering, confidence, explaining, asking, truth),
         overwrite=overwrite,
     )
 
@@ -109,7 +120,7 @@ def audit_models(
     - `plans`: written beside the report, by model; read after the models were made.
     - the rest as for `audit`.
     """
-    check_instruments(instruments)
+    check_instruments(instruments, settings.answering)
     audited: list[AuditedModel] = []
     context: AuditContext | None = None
     dense: Structure | None = None
@@ -156,6 +167,8 @@ def _how(settings: AuditSettings, instruments: Sequence[str]) -> dict[str, Any]:
         "tasks": (settings.answering, {"accuracy", "calibration", "faithfulness"}),
         "calibration": (settings.confidence, {"calibration"}),
         "faithfulness": (settings.explaining, {"faithfulness"}),
+        "qa": (settings.asking, {"open-qa", "truthfulness", "truthful-generation"}),
+        "truth": (settings.truth.plain(), {"open-qa", "truthful-generation"}),
     }
     return found | {name: settings_of(options) for name, (options, used_by) in groups.items() if used_by & chosen}
 
@@ -168,6 +181,12 @@ def _write_tables(subjects: Sequence[Subject], folder: Path) -> None:
     explanations = [(subject.name, subject.explanations) for subject in subjects if subject.explanations]
     if explanations:
         write_explanations(explanations, folder / "explanations.parquet")
+    answers = [(subject.name, found) for subject in subjects for found in subject.answers.values()]
+    if answers:
+        write_answers(answers, folder / "answers.parquet")
+    choices = [(subject.name, name, found) for subject in subjects for name, found in subject.choices.items()]
+    if choices:
+        write_choices(choices, folder / "choices.parquet")
 
 
 def _measure(subject: Subject, context: AuditContext, instruments: Sequence[str]) -> AuditedModel:
@@ -225,20 +244,29 @@ def _plot(report: AuditReport, folder: Path) -> None:
     curves = {m.name: m.curves["separation"] for m in report.models if "separation" in m.curves}
     if curves:
         plot_curves(curves, "Separation of true and false statements", "B / W", folder / "separation")
-    for task in dict.fromkeys(row.metric.split("/", 1)[1] for row in report.rows if row.instrument == "calibration"):
+    _plot_confidence(report, folder, "calibration", "ece-15", "aurc")
+    _plot_confidence(report, folder, OPEN_QA, "ece", "ece", "answers-")
+
+
+def _plot_confidence(
+    report: AuditReport, folder: Path, instrument: str, error: str, risk: str, prefix: str = ""
+) -> None:
+    """The reliability table and the risk-coverage curve in the details of two metrics, task by task."""
+    rows = [row for row in report.rows if row.instrument == instrument]
+    for task in dict.fromkeys(row.metric.split("/", 1)[1] for row in rows):
         # The task may be a file of the user's; its name is made a part of a path.
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", task)
-        tables = {r.model: r.details["reliability"] for r in report.rows if r.metric == f"ece-15/{task}"}
-        nulls = {r.model: r for r in report.rows if r.metric == f"ece-15/{task}"}
+        safe = prefix + re.sub(r"[^A-Za-z0-9._-]+", "_", task)
+        tables = {
+            row.model: {
+                **row.details["reliability"],
+                "ece": row.estimate.value,
+                "null_ece": row.details["null_mean"],
+            }
+            for row in rows
+            if row.metric == f"{error}/{task}"
+        }
         if tables:
-            plot_reliability(
-                {
-                    name: {**table, "ece": nulls[name].estimate.value, "null_ece": nulls[name].details["null_mean"]}
-                    for name, table in tables.items()
-                },
-                f"Confidence and accuracy: {task}",
-                folder / f"reliability-{safe}",
-            )
-        risks = {r.model: r.details["risk_coverage"] for r in report.rows if r.metric == f"aurc/{task}"}
+            plot_reliability(tables, f"Confidence and accuracy: {task}", folder / f"reliability-{safe}")
+        risks = {row.model: row.details["risk_coverage"] for row in rows if row.metric == f"{risk}/{task}"}
         if risks:
             plot_risk_coverage(risks, f"Errors among the most confident: {task}", folder / f"risk-coverage-{safe}")

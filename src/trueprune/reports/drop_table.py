@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from trueprune.reports.tables import run_table
 
@@ -34,7 +35,8 @@ def drop_table(record: Mapping[str, Any], output: str) -> RenderableType:
         f"MLP{all_of}": _numbers(sublayers["mlp"], found["n_blocks"]),
         "parameters": f"{before:,} to {after:,} ({after / before - 1:+.1%})",
     }
-    return run_table(f"Dropped from {record['source']}", lines, record, output)
+    table = run_table(f"Dropped from {record['source']}", lines, record, output)
+    return Group(table, *(Text(f"note: {note}") for note in record["plan"]["notes"]))
 
 
 def _step(step: Mapping[str, Sequence[int]]) -> str:

@@ -66,6 +66,33 @@ def plot_curves(
     return save_figure(figure, file)
 
 
+def plot_marked(values: Sequence[float], marked: Sequence[int], title: str, ylabel: str, file: Path) -> list[Path]:
+    """Draw one curve over the blocks, with a ring around some of them, as `file.png` and `file.svg`.
+
+    **Arguments:**
+
+    - `values`: per block.
+    - `marked`: the blocks with a ring.
+    - `title`, `ylabel`: texts.
+    - `file`: path without suffix.
+
+    **Returns:** the files written; none when matplotlib is missing.
+    """
+    if not plots_available():
+        return []
+    figure, axes = new_figure()
+    axes.axhline(0, color="0.6", linewidth=1)
+    axes.plot(range(len(values)), values, color="black", linewidth=1.6, marker="o", markersize=4)
+    axes.plot(
+        marked, [values[i] for i in marked], linestyle="", marker="o", markersize=11, fillstyle="none", color="C3"
+    )
+    axes.set_xlabel("block")
+    axes.set_ylabel(ylabel)
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    return save_figure(figure, file)
+
+
 def plot_map(values_YX: np.ndarray, title: str, labels: tuple[str, str, str], file: Path) -> list[Path]:
     """Draw a map of values as `file.png` and `file.svg`; NaN stays white.
 

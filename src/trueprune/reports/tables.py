@@ -29,6 +29,13 @@ OF_TASKS = {
     "naopc-comprehensiveness": "NAOPC",
     "plausibility-auprc": "plausibility\nAUPRC",
     "spearman": "agreement with\nthe dense model",
+    "correct": "right answers",
+    "hallucination": "hallucinated",
+    "mc1": "MC1",
+    "mc2": "MC2",
+    "bleu-acc": "nearer to truth\nby BLEU",
+    "rougeL-acc": "nearer to truth\nby ROUGE-L",
+    "judged": "judged true",
 }
 # More metrics than this, and than models, stand below one another.
 WIDE = 7
@@ -146,7 +153,8 @@ def usable_lines(report: AuditReport) -> list[Text]:
 def scan_table(blocks: Sequence[Mapping[str, Any]]) -> RenderableType:
     """The profile of a model, a line a block."""
     table = Table(title="Profile of the blocks")
-    densities = list(blocks[0].get("density", {}))
+    # What EAVSS says has a table of its own.
+    densities = [name for name in blocks[0].get("density", {}) if name != "eavss"]
     for column in ("block", "weights", "outliers %", "separation", "share", "AVSS", "block\ninfluence"):
         table.add_column(column, justify="right")
     for unit in ("attention", "mlp"):
