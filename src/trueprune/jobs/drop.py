@@ -12,6 +12,7 @@ from trueprune._support.hashing import hash_model
 from trueprune.edits.drop import apply_drop, check_can_lose, complete
 from trueprune.edits.prune import measured_sparsity
 from trueprune.jobs.common import LoadOptions, PruneResult, as_loaded, calibration_record, plan_before
+from trueprune.jobs.hallucination import Comparison, HallucinationOptions, check_answers, refuse_idle_answers
 from trueprune.jobs.layer_choice import DropOptions, LayerChooser, ranking_of, refuse_idle
 from trueprune.models.anatomy import read_anatomy
 from trueprune.models.load import LoadedModel
@@ -21,9 +22,11 @@ from trueprune.observe.moments import NearZero
 from trueprune.plans.avss import AvssOptions, check_site
 from trueprune.plans.choose import KINDS
 from trueprune.plans.drop import Drop
+from trueprune.plans.eavss import EavssOptions
 from trueprune.plans.join import joined
 from trueprune.plans.plan import Plan, check_made_for
 from trueprune.texts.calibration import CalibrationOptions, calibration_tokens
+from trueprune.texts.qa import QaOptions
 from trueprune.texts.tokens import TokenBatch
 
 
@@ -34,6 +37,9 @@ def drop(
     choice: DropOptions = DropOptions(),
     scoring: AvssOptions = AvssOptions(),
     zero: NearZero = NearZero(),
+    hallucination: HallucinationOptions = HallucinationOptions(),
+    asking: QaOptions = QaOptions(),
+    contrast: EavssOptions = EavssOptions(),
     calibration: CalibrationOptions = CalibrationOptions(),
     loading: LoadOptions = LoadOptions(),
     batch_tokens: int | None = None,
@@ -55,6 +61,10 @@ def drop(
     - `choice`: what goes, a `DropOptions`.
     - `scoring`: how AVSS is taken.
     - `zero`: when an activation counts as zero (AVSS).
+    - `hallucination`: which true and hallucinated answers EAVSS compares; under `--schedule iterative` the same answers
+        are read again each round.
+    - `asking`: which questions they answer.
+    - `contrast`: how EAVSS is taken.
     - `calibration`: the texts on which layers are observed.
     - `loading`: how the model is loaded.
     - `batch_tokens`: tokens that go through a block in one call (1,024 on a CPU, 8,192 on an accelerator).
@@ -71,6 +81,10 @@ def drop(
     started = time.perf_counter()
     file, ranking = ranking_of(choice)
     refuse_idle(choice, file, ranking, scoring, zero)
+    if ranking.answers:
+        check_answers(hallucination)
+    else:
+        refuse_idle_answers(choice.by, hallucination, asking, contrast)
     if output is not None:
         check_output(Path(output), overwrite, [] if isinstance(model, LoadedModel) else [model])
     loaded = as_loaded(model, loading)
@@ -81,6 +95,7 @@ def drop(
     if file is not None:
         check_made_for(Plan("file", 0.0, source_sha256=file.source_sha256), source_hash)
     parameters = sum(p.numel() for p in loaded.model.parameters())
+    comparison: Comparison | None = None
     if file is not None and file.listed is not None:
         listed = Drop.from_json(file.listed, len(anatomy.blocks))
         dropped = complete(anatomy, replace(listed, by=Path(choice.by).name if listed.by == "file" else listed.by))
@@ -90,10 +105,17 @@ def drop(
         chooser.check(anatomy)
         if ranking.scored:
             check_site(anatomy, scoring)
-        if tokens is None and ranking.observes:
+        if tokens is None and ranking.profiled:
             tokens = calibration_tokens(loaded, calibration)
+        if ranking.answers:
+            comparison = Comparison(loaded, hallucination, asking, contrast, batch_tokens=batch_tokens)
+            chooser = replace(chooser, eavss=comparison.score)
         left, dropped = replace(chooser, tokens=tokens).run(anatomy)
-    plan = joined(before, "drop", Plan("drop", 0.0, drop=dropped, source_sha256=source_hash))
+    step = Plan("drop", 0.0, drop=dropped, source_sha256=source_hash)
+    if comparison is not None:
+        how = {**comparison.record, "first": choice.eavss_first}
+        step = replace(step, evidence={"answers": how}, notes=comparison.notes)
+    plan = joined(before, "drop", step)
     total, per_block = measured_sparsity(left)
     record = {
         "schema": 1,

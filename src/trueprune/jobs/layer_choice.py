@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from trueprune.plans.choose import (
 )
 from trueprune.plans.drop import Drop, Rule, Schedule, What
 from trueprune.plans.drop_file import DropFile, read_drop_file
-from trueprune.plans.rankings import RANKINGS, LayerEvidence, Ranking, find_ranking
+from trueprune.plans.eavss import EavssResult
+from trueprune.plans.rankings import FIRSTS, RANKINGS, First, LayerEvidence, Ranking, find_ranking
 from trueprune.texts.tokens import TokenBatch
 
 
@@ -40,14 +42,17 @@ class DropOptions:
     - `what`: `block`, `attention`, `mlp`, or `joint` (attention and MLPs, compared with each other); `attention` unless
         a file says what goes.
     - `by`: what says how much a layer matters: `avss`, `block-influence` or `cosine` (one minus the cosine between the
-        stream before and after, at all tokens), `angular` (the angle, at last tokens), `random`, `first`, `last`, or a
-        JSON file (a plan, lists of blocks, or scores). What matters least goes.
+        stream before and after, at all tokens), `angular` (the angle, at last tokens), `eavss` (how hallucinated
+        answers differ from true ones; blocks only), `random`, `first`, `last`, or a JSON file (a plan, lists of blocks,
+        or scores). What matters least goes.
     - `fraction`: drop this share of what there is, rounded down; 0.25 unless `--count` is given. Under `--rule mass`
         the share of all importance.
     - `count`: drop so many.
     - `schedule`: `one-shot`, or `iterative`: drop one, observe again, and so on.
     - `rule`: `rank` drops a share of the layers; `mass` the least important that hold a share of all importance.
     - `consecutive`: drop blocks that follow each other.
+    - `eavss_first`: which blocks go first by `eavss`: `indifferent` (in which hallucinated answers differ least) or
+        `prone` (in which they differ most).
     """
 
     what: What | None = None
@@ -57,6 +62,7 @@ class DropOptions:
     schedule: Schedule = "one-shot"
     rule: Rule = "rank"
     consecutive: bool = False
+    eavss_first: First = "indifferent"
 
     @property
     def kind(self) -> What:
@@ -76,6 +82,7 @@ class LayerChooser:
     - `tokens`: calibration tokens, for rankings that observe.
     - `seed`: of random rankings.
     - `batch_tokens`: tokens that go through a block in one call.
+    - `eavss`: observes EAVSS of what is left, given that and what a progress bar says; for rankings by answers.
     """
 
     choice: DropOptions
@@ -85,6 +92,7 @@ class LayerChooser:
     tokens: TokenBatch | None
     seed: int
     batch_tokens: int | None
+    eavss: Callable[[Anatomy, str], EavssResult] | None = None
 
     def run(self, anatomy: Anatomy) -> tuple[Anatomy, Drop]:
         """Choose and take away.
@@ -145,8 +153,11 @@ class LayerChooser:
         return anatomy, total
 
     def _observe(self, anatomy: Anatomy, gap: int | None, description: str) -> LayerEvidence:
-        profile = None
-        if self.ranking.observes:
+        profile = found = None
+        if self.ranking.answers:
+            assert self.eavss is not None
+            found = self.eavss(anatomy, description)
+        if self.ranking.profiled:
             assert self.tokens is not None
             _, profile = observe_blocks(
                 anatomy,
@@ -156,7 +167,9 @@ class LayerChooser:
                 batch_tokens=self.batch_tokens,
                 description=description,
             )
-        return LayerEvidence(len(anatomy.blocks), profile, self.scoring, self.seed)
+        return LayerEvidence(
+            len(anatomy.blocks), profile, self.scoring, self.seed, eavss=found, eavss_first=self.choice.eavss_first
+        )
 
     def _drop(self, anatomy: Anatomy, units: list[Unit], importance_K: np.ndarray, going: list[int]) -> Drop:
         gone = [units[i] for i in going]
@@ -217,6 +230,12 @@ def refuse_idle(
         if other := sorted(name for name in others if file.listed.get(name)):
             raise PlanError(f"{choice.by} lists {other[0]}, and --what is {choice.what}", "Leave --what out")
         return
+    if ranking.answers and choice.kind != "block":
+        raise PlanError(f"--by {choice.by} is taken at the output of whole blocks", "Use it with --what block")
+    if choice.eavss_first not in FIRSTS:
+        raise PlanError(f"unknown order {choice.eavss_first!r} of EAVSS", f"Use {' or '.join(FIRSTS)}")
+    if choice.eavss_first != "indifferent" and not ranking.answers:
+        raise PlanError(f"--by {choice.by} takes no EAVSS", "Leave --eavss-first out, or use --by eavss")
     if choice.schedule not in ("one-shot", "iterative"):
         raise PlanError(f"unknown schedule {choice.schedule!r}", "Use one-shot or iterative")
     if choice.rule not in ("rank", "mass"):

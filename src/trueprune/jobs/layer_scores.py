@@ -14,7 +14,8 @@ from trueprune._support.errors import PlanError
 from trueprune.observe.moments import ESTIMATORS
 from trueprune.observe.profile import LayerProfile
 from trueprune.plans.avss import AvssOptions, cumulative, normalised, profile_avss
-from trueprune.reports.plots import plot_curves, plot_map
+from trueprune.plans.eavss import EavssResult
+from trueprune.reports.plots import plot_curves, plot_map, plot_marked
 
 
 def layer_scores(profile: LayerProfile, scoring: AvssOptions) -> list[dict[str, Any]]:
@@ -55,6 +56,26 @@ def layer_scores(profile: LayerProfile, scoring: AvssOptions) -> list[dict[str, 
         }
         for index in range(len(score_L))
     ]
+
+
+def hallucination_scores(result: EavssResult) -> list[dict[str, float]]:
+    """What a scan says of EAVSS, one entry a block."""
+    columns = {
+        "hsav": result.hsav_L,
+        "hss": result.hss_L,
+        "eavss": result.score_L,
+        "neavss": result.normalised_L,
+        "eavss_p": result.p_value_L,
+        "eavss_p_adjusted": result.adjusted_p_L,
+    }
+    return [{name: float(values[i]) for name, values in columns.items()} for i in range(len(result.score_L))]
+
+
+def plot_hallucination_scores(blocks: list[Mapping[str, Any]], variant: str, level: float, folder: Path) -> None:
+    """Draw EAVSS of every block, and mark where it is more than chance."""
+    marked = [block["index"] for block in blocks if block["eavss_p_adjusted"] < level]
+    title = f"Hallucinated against true answers (a ring: adjusted p < {level})"
+    plot_marked([block["eavss"] for block in blocks], marked, title, f"EAVSS ({variant})", folder / "eavss")
 
 
 def _score(profile: LayerProfile, scoring: AvssOptions) -> np.ndarray:

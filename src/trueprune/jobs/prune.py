@@ -22,10 +22,12 @@ from trueprune.jobs.common import (
     gather_evidence,
     plan_before,
 )
+from trueprune.jobs.hallucination import Comparison, HallucinationOptions, check_answers
 from trueprune.models.anatomy import Anatomy, read_anatomy
 from trueprune.models.load import LoadedModel
 from trueprune.models.record import history_of
 from trueprune.models.save import save
+from trueprune.plans.eavss import EavssOptions
 from trueprune.plans.evidence import AllocationOptions, Evidence
 from trueprune.plans.join import joined, steps_of
 from trueprune.plans.make import check_sparsity, make_plan
@@ -33,6 +35,7 @@ from trueprune.plans.plan import Pattern, Plan, check_made_for, read_plan
 from trueprune.plans.registry import ALLOCATIONS, resolve_method
 from trueprune.plans.tplo import check_pivot
 from trueprune.texts.calibration import CalibrationOptions, calibration_tokens
+from trueprune.texts.qa import QaOptions
 from trueprune.texts.tokens import TokenBatch
 
 
@@ -47,6 +50,9 @@ def prune(
     plan: str | Path | Plan | None = None,
     calibration: CalibrationOptions = CalibrationOptions(),
     allocation: AllocationOptions = AllocationOptions(),
+    hallucination: HallucinationOptions = HallucinationOptions(),
+    asking: QaOptions = QaOptions(),
+    contrast: EavssOptions = EavssOptions(),
     edit: EditOptions = EditOptions(),
     loading: LoadOptions = LoadOptions(),
     batch_tokens: int | None = None,
@@ -62,7 +68,7 @@ def prune(
 
     - `model`: `demo`, a checkpoint folder, a GGUF file or a hub id (in Python also a loaded model, pruned in place).
     - `output`: the folder to make.
-    - `method`: `magnitude`, `wanda`, `sparsegpt` (uniform), `owl`, `swl`, `tplo` (Wanda's score by default).
+    - `method`: `magnitude`, `wanda`, `sparsegpt` (uniform), `owl`, `swl`, `tplo`, `eavss` (Wanda's score by default).
     - `score`: which weights go, for any method that says how many: `magnitude`, `wanda` or `sparsegpt`.
     - `sparsity`: target share of zeros, in [0, 1); 0.5 by default, n/m under n:m.
     - `pattern`: `unstructured`, or `n:m` with n zeros in every m weights of a row, e.g. `2:4`. OWL, SWL and TPLO then
@@ -70,7 +76,10 @@ def prune(
     - `plan`: a plan file (or a `trueprune.json`) that says how sparse each block gets, instead of the method's rule;
         layers that it drops go as well, in its order.
     - `calibration`: what the model is calibrated on.
-    - `allocation`: constants of OWL, SWL and TPLO.
+    - `allocation`: constants of OWL, SWL, TPLO and `eavss`.
+    - `hallucination`: which true and hallucinated answers `eavss` compares.
+    - `asking`: which questions they answer.
+    - `contrast`: how EAVSS is taken.
     - `edit`: constants of the scores.
     - `loading`: how the model is loaded.
     - `batch_tokens`: tokens that go through a block in one call (1,024 on a CPU, 8,192 on an accelerator).
@@ -118,10 +127,13 @@ def prune(
     # Before anything slow is observed.
     check_pivot(allocation, len(anatomy.blocks))
     needs = () if ready else ALLOCATIONS[rule].needs
+    if "eavss" in needs and evidence is None:
+        check_answers(hallucination)
     if tokens is None and (find_edit(score).statistic is not None or "outliers" in needs):
         tokens = calibration_tokens(loaded, calibration)
     at_start = time.perf_counter()
     if ready is None:
+        comparison: Comparison | None = None
         if evidence is None:
             evidence, _ = gather_evidence(
                 loaded,
@@ -132,11 +144,17 @@ def prune(
                 allocation=allocation,
                 batch_tokens=batch_tokens,
             )
+            if "eavss" in needs:
+                comparison = Comparison(loaded, hallucination, asking, contrast, batch_tokens=batch_tokens)
+                evidence = replace(evidence, eavss=tuple(comparison.score(anatomy).score_L.tolist()))
         ready = make_plan(rule, evidence, target, pattern=shape, options=allocation, score=score)
         if "separation" in needs:
             # Kept in the plan, which may be carried out again: an audit must know which statements chose it.
             chosen = {"statements": calibration.statements, "selection": calibration.selection}
             ready = replace(ready, evidence={**ready.evidence, **chosen})
+        if comparison is not None:
+            answers = {"answers": comparison.record}
+            ready = replace(ready, evidence={**ready.evidence, **answers}, notes=(*ready.notes, *comparison.notes))
     observed = time.perf_counter()
     for step in steps:
         if step == "drop" and ready.drop is not None:

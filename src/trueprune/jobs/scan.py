@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,25 @@ import numpy as np
 from trueprune._support.environment import versions
 from trueprune._support.folders import check_output, whole_folder
 from trueprune.jobs.common import LoadOptions, as_loaded, gather_evidence
-from trueprune.jobs.layer_scores import layer_scores, plot_layer_scores
+from trueprune.jobs.hallucination import Comparison, HallucinationOptions
+from trueprune.jobs.layer_scores import (
+    hallucination_scores,
+    layer_scores,
+    plot_hallucination_scores,
+    plot_layer_scores,
+)
 from trueprune.models.anatomy import Anatomy, read_anatomy
 from trueprune.models.load import LoadedModel
 from trueprune.observe.moments import NearZero
 from trueprune.plans.avss import AvssOptions, check_site
+from trueprune.plans.eavss import EavssOptions, EavssResult, prone_layers
 from trueprune.plans.evidence import AllocationOptions, Evidence
 from trueprune.plans.make import check_sparsity, make_plan
 from trueprune.plans.registry import ALLOCATIONS
 from trueprune.plans.swl import separation_share
 from trueprune.reports.plots import plot_curves
 from trueprune.texts.calibration import CalibrationOptions, calibration_tokens
+from trueprune.texts.qa import QaOptions
 
 
 def scan(
@@ -34,12 +43,16 @@ def scan(
     allocation: AllocationOptions = AllocationOptions(),
     scoring: AvssOptions = AvssOptions(),
     zero: NearZero = NearZero(),
+    hallucination: HallucinationOptions = HallucinationOptions(),
+    asking: QaOptions = QaOptions(),
+    contrast: EavssOptions = EavssOptions(),
     loading: LoadOptions = LoadOptions(),
     batch_tokens: int | None = None,
     overwrite: bool = False,
 ) -> Mapping[str, Any]:
-    """Profile a model: outliers, separation of true and false, what each layer does to the residual stream, and the
-    density that each allocation would give. All calibration statistics come from one forward.
+    """Profile a model: outliers, separation of true and false, what each layer does to the residual stream, where
+    hallucinated answers differ from true ones, and the density that each allocation would give. All calibration
+    statistics come from one forward.
 
     **Arguments:**
 
@@ -50,11 +63,15 @@ def scan(
     - `allocation`: constants of OWL, SWL and TPLO.
     - `scoring`: how the AVSS of the table is taken.
     - `zero`: when an activation counts as zero (AVSS).
+    - `hallucination`: which true and hallucinated answers EAVSS compares.
+    - `asking`: which questions they answer.
+    - `contrast`: how EAVSS is taken.
     - `loading`: how the model is loaded.
     - `batch_tokens`: tokens that go through a block in one call.
     - `overwrite`: replace the output folder if it exists.
 
-    **Returns:** what `scan.json` holds: `blocks`, one entry a block, and how it was observed.
+    **Returns:** what `scan.json` holds: `blocks`, one entry a block; `hallucination_prone`, blocks of greatest EAVSS;
+    and how it was observed.
     """
     check_sparsity(sparsity)
     if output is not None:
@@ -75,11 +92,21 @@ def scan(
     )
     assert profile is not None
     scores = layer_scores(profile, scoring)
+    found: EavssResult | None = None
+    compared: dict[str, Any] | None = None
+    if hallucination.answers_from != "none":
+        comparison = Comparison(loaded, hallucination, asking, contrast, batch_tokens=batch_tokens)
+        found = comparison.score(anatomy)
+        evidence = replace(evidence, eavss=tuple(found.score_L.tolist()))
+        scores = [{**entry, **more} for entry, more in zip(scores, hallucination_scores(found), strict=True)]
+        compared = {**comparison.record, "notes": list(found.notes)}
     report = {
         "schema": 2,
         "model": loaded.source,
         "sparsity": sparsity,
         "scoring": {**vars(scoring), **vars(zero)},
+        "eavss": compared,
+        "hallucination_prone": None if found is None else prone_layers(found, contrast.eavss_prone),
         **_profile(anatomy, evidence, sparsity, allocation, scores),
         "calibration": {**tokens.origin, "sha256": tokens.hash},
         "versions": versions(),
@@ -98,7 +125,11 @@ def _profile(
     allocation: AllocationOptions,
     scores: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    plans = {name: make_plan(name, evidence, sparsity, options=allocation) for name in ALLOCATIONS}
+    plans = {
+        name: make_plan(name, evidence, sparsity, options=allocation)
+        for name, rule in ALLOCATIONS.items()
+        if "eavss" not in rule.needs or evidence.eavss is not None
+    }
     share_L = separation_share(evidence)
     assert evidence.outliers is not None and evidence.separation is not None
     blocks = [
@@ -131,3 +162,5 @@ def _plot(report: Mapping[str, Any], folder: Path) -> None:
     title = f"Density at sparsity {report['sparsity']}"
     plot_curves(density, title, "density", folder / "density", mark=report["pivot"])
     plot_layer_scores(blocks, folder)
+    if how := report["eavss"]:
+        plot_hallucination_scores(blocks, how["eavss_variant"], how["eavss_level"], folder)

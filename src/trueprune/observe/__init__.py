@@ -1,6 +1,7 @@
 """Observe: one streaming engine and the small statistics that it gathers."""
 
 from trueprune.observe.activations import last_token_activations
+from trueprune.observe.answers import AnswerProfile, observe_answers
 from trueprune.observe.dense import observe_blocks, observe_outliers, observe_separation
 from trueprune.observe.engine import BlockStream
 from trueprune.observe.moments import LayerMoments, NearZero
@@ -10,6 +11,7 @@ from trueprune.observe.separation import separation_ratio
 from trueprune.observe.statistics import ColumnNorms, Gram
 
 __all__ = [
+    "AnswerProfile",
     "BlockStream",
     "ColumnNorms",
     "Gram",
@@ -17,6 +19,7 @@ __all__ = [
     "LayerProfile",
     "NearZero",
     "last_token_activations",
+    "observe_answers",
     "observe_blocks",
     "observe_outliers",
     "observe_separation",

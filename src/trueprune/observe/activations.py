@@ -60,7 +60,7 @@ def last_token_activations(
     """
     device = anatomy.device
     result_NLD: Tensor | None = None
-    for rows in track(_length_batches([len(ids) for ids in encoded], batch_tokens), description):
+    for rows in track(length_batches([len(ids) for ids in encoded], batch_tokens), description):
         ids_BT, mask_BT = pad_right([encoded[i] for i in rows])
         last_B = mask_BT.sum(1) - 1
         mask = None if bool(mask_BT.all()) else mask_BT.to(device)
@@ -84,7 +84,8 @@ def pad_right(encoded: list[list[int]]) -> tuple[Tensor, Tensor]:
     return ids_BT, mask_BT
 
 
-def _length_batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
+def length_batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
+    """Which texts go together: of similar length, and together at most so many tokens, padding included."""
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     batches: list[list[int]] = []
     for index in order:

@@ -2,6 +2,7 @@
 
 from trueprune.plans.avss import AvssOptions, avss
 from trueprune.plans.drop import Drop
+from trueprune.plans.eavss import EavssOptions, EavssResult, eavss_of, prone_layers
 from trueprune.plans.evidence import AllocationOptions, Evidence
 from trueprune.plans.make import make_plan, nm_zeros
 from trueprune.plans.owl import owl_keep
@@ -20,6 +21,8 @@ __all__ = [
     "AvssOptions",
     "BlockPlan",
     "Drop",
+    "EavssOptions",
+    "EavssResult",
     "Evidence",
     "LayerEvidence",
     "Pattern",
@@ -27,10 +30,12 @@ __all__ = [
     "Ranking",
     "auto_pivot",
     "avss",
+    "eavss_of",
     "make_plan",
     "nm_zeros",
     "owl_keep",
     "project_keep",
+    "prone_layers",
     "read_plan",
     "resolve_method",
     "swl_keep",

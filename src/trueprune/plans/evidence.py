@@ -22,11 +22,13 @@ class Evidence:
     - `weights`: prunable weights of each block, of length L.
     - `outliers`: outlier percentage of each block (OWL), or `None`.
     - `separation`: true/false separation ratios of each block by dataset, or `None`.
+    - `eavss`: how hallucinated answers differ from true ones in each block, or `None`.
     """
 
     weights: tuple[int, ...]
     outliers: tuple[float, ...] | None = None
     separation: Mapping[str, tuple[float, ...]] | None = None
+    eavss: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class AllocationOptions:
 
     - `lam`: OWL's half range of densities, lambda.
     - `outlier_threshold`: OWL's M: an outlier exceeds M times the mean score.
-    - `scale`: k, how strongly SWL and TPLO follow the separation.
+    - `scale`: k, how strongly SWL and TPLO follow the separation, and `eavss` its scores.
     - `pivot`: the first block (0-based) whose density TPLO takes from the separation; `"auto"` finds the crossing.
     - `pivot_scale`: the k with which `"auto"` looks for the crossing; 0.08 gives the papers' pivots.
     - `correction`: whether TPLO's last shift, which restores the target, falls on all blocks or on the tail from the

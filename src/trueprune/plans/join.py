@@ -32,7 +32,13 @@ def joined(before: Plan | None, step: Step, plan: Plan) -> Plan:
     if step == "prune":
         return replace(plan, drop=before.drop, order=order, source_sha256=before.source_sha256)
     assert plan.drop is not None
-    return replace(before, drop=plan.drop.after(before.drop), order=order, notes=(*before.notes, *plan.notes))
+    return replace(
+        before,
+        drop=plan.drop.after(before.drop),
+        order=order,
+        evidence={**before.evidence, **plan.evidence},
+        notes=(*before.notes, *plan.notes),
+    )
 
 
 def steps_of(plan: Plan) -> tuple[str, ...]:

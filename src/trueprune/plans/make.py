@@ -36,7 +36,7 @@ def make_plan(
 
     **Arguments:**
 
-    - `allocation`: `"uniform"`, `"owl"`, `"swl"` or `"tplo"`.
+    - `allocation`: `"uniform"`, `"owl"`, `"swl"`, `"tplo"` or `"eavss"`.
     - `evidence`: what was observed on the dense model.
     - `sparsity`: the target over all prunable weights, in [0, 1).
     - `pattern`: unstructured by default; under n:m the target is n/m.

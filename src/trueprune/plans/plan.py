@@ -65,7 +65,7 @@ class Plan:
 
     **Arguments:**
 
-    - `method`: the allocation, `"uniform"`, `"owl"`, `"swl"`, `"tplo"`, or `"file"`.
+    - `method`: the allocation, `"uniform"`, `"owl"`, `"swl"`, `"tplo"`, `"eavss"`, or `"file"`.
     - `sparsity`: the target over all prunable weights.
     - `blocks`: one entry a block of the model whose weights are pruned; none if no weight is.
     - `pattern`: see `Pattern`.

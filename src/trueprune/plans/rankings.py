@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 
 from trueprune._support.errors import PlanError
 from trueprune.observe.profile import LayerProfile
 from trueprune.plans.avss import AvssOptions, normalised, profile_avss
+from trueprune.plans.eavss import EavssResult
+
+# Which blocks a ranking by EAVSS takes first: those in which hallucinated answers differ least, or most.
+First = Literal["indifferent", "prone"]
+FIRSTS: tuple[str, ...] = get_args(First)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +31,16 @@ class LayerEvidence:
     - `profile`: what was observed on calibration tokens, or `None`.
     - `avss`: how AVSS is taken.
     - `seed`: of random rankings.
+    - `eavss`: how hallucinated answers differ from true ones, or `None`.
+    - `eavss_first`: which blocks go first by it.
     """
 
     n_blocks: int
     profile: LayerProfile | None = None
     avss: AvssOptions = field(default_factory=AvssOptions)
     seed: int = 0
+    eavss: EavssResult | None = None
+    eavss_first: First = "indifferent"
 
     @property
     def observed(self) -> LayerProfile:
@@ -55,6 +65,25 @@ def _turned(values: dict[str, np.ndarray], unit: str) -> np.ndarray:
 def by_avss(evidence: LayerEvidence, unit: str) -> np.ndarray:
     """AVSS (arXiv 2411.02117)."""
     return profile_avss(evidence.observed, unit, evidence.avss)
+
+
+def by_eavss(evidence: LayerEvidence, unit: str) -> np.ndarray:
+    """`|EAVSS|` (arXiv 2411.10069, in our reading): as with AVSS, blocks with the lowest score go first, in which true
+    and hallucinated answers differ least; or those with the highest (`eavss_first = "prone"`). The choice is ours.
+
+    **Raises:** `PlanError` for sublayers, or without scores.
+    """
+    if unit != "block":
+        raise PlanError("EAVSS is taken at the output of whole blocks", "Drop blocks (--what block)")
+    if evidence.eavss is None:
+        raise PlanError("this ranking needs EAVSS", "Observe it on true and hallucinated answers")
+    size_L = np.abs(evidence.eavss.score_L)
+    return size_L if evidence.eavss_first == "indifferent" else -size_L
+
+
+def eavss_window(evidence: LayerEvidence, count: int) -> np.ndarray:
+    """Sum of what `by_eavss` gives, which has a sign that shares would lose."""
+    return window_sum(by_eavss(evidence, "block"), count)
 
 
 def by_cosine(evidence: LayerEvidence, unit: str) -> np.ndarray:
@@ -108,9 +137,10 @@ class Ranking:
     - `importance`: `(evidence, unit) -> importance of every layer`, of shape `(L,)`; NaN where there is no such unit.
     - `window`: `(evidence, n) -> importance of n consecutive blocks`, of shape `(L - n + 1,)`; by default the sum of
         their shares.
-    - `observes`: whether it needs a layer profile, and so changes when layers go.
+    - `observes`: whether it looks at activations, and so changes when layers go.
     - `scored`: whether it looks at how AVSS is taken.
     - `gap`: whether `window` needs streams compared n blocks apart at all tokens.
+    - `answers`: whether it looks at true and hallucinated answers, instead of calibration tokens.
     """
 
     importance: Callable[[LayerEvidence, str], np.ndarray]
@@ -118,6 +148,12 @@ class Ranking:
     observes: bool = True
     scored: bool = False
     gap: bool = False
+    answers: bool = False
+
+    @property
+    def profiled(self) -> bool:
+        """Whether it needs a layer profile."""
+        return self.observes and not self.answers
 
 
 RANKINGS: dict[str, Ranking] = {
@@ -125,6 +161,7 @@ RANKINGS: dict[str, Ranking] = {
     "block-influence": Ranking(by_cosine, cosine_window, gap=True),
     "cosine": Ranking(by_cosine, cosine_window, gap=True),
     "angular": Ranking(by_angle, angle_window),
+    "eavss": Ranking(by_eavss, eavss_window, answers=True),
     "random": Ranking(at_random, observes=False),
     "first": Ranking(first, observes=False),
     "last": Ranking(last, observes=False),

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trueprune._support.errors import PlanError
+from trueprune.plans.eavss import want_eavss
 from trueprune.plans.evidence import AllocationOptions, Evidence, Wanted
 from trueprune.plans.owl import want_owl
 from trueprune.plans.swl import want_swl
 from trueprune.plans.tplo import want_tplo
 from trueprune.plans.uniform import want_uniform
 
-Need = Literal["outliers", "separation"]
+Need = Literal["outliers", "separation", "eavss"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ ALLOCATIONS: dict[str, Allocation] = {
     "owl": Allocation(want_owl, ("outliers",)),
     "swl": Allocation(want_swl, ("separation",)),
     "tplo": Allocation(want_tplo, ("outliers", "separation")),
+    "eavss": Allocation(want_eavss, ("eavss",)),
 }
 
 # What each method of the command line means: (allocation, score). The papers' names lead to the same methods.
@@ -45,6 +47,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "owl": ("owl", "wanda"),
     "swl": ("swl", "wanda"),
     "tplo": ("tplo", "wanda"),
+    "eavss": ("eavss", "wanda"),
 }
 PAPER_NAMES = {"wanda_option1": "swl", "owl_option2": "tplo"}
 
