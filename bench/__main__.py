@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bench import confidence, reference
+from bench import confidence, reference, truthfulness
 from trueprune import (
     CalibrationOptions,
     DropOptions,
@@ -31,6 +31,7 @@ from trueprune import (
     scan,
 )
 from trueprune.audits.efficiency import EfficiencyOptions, measure_efficiency
+from trueprune.jobs.hallucination import HallucinationOptions
 from trueprune.models import LoadedModel
 from trueprune.observe.activations import encode
 from trueprune.texts import select
@@ -90,7 +91,9 @@ def bench_scan(dense: LoadedModel, tokens: Any) -> dict[str, Any]:
     statements = select(load_statements(), "choose")
     encoded, anatomy = encode(dense, statements.texts), read_anatomy(dense.model)
     calibration = CalibrationOptions(nsamples=16, seqlen=512)
-    seconds, _ = timed(lambda: scan(dense, calibration=calibration))
+    # Answers are read beside what this compares.
+    hallucination = HallucinationOptions(answers_from="none")
+    seconds, _ = timed(lambda: scan(dense, calibration=calibration, hallucination=hallucination))
     calls = count_forwards(
         dense, tokens, lambda: observe_blocks(anatomy, tokens, outlier_threshold=5.0, zero=NearZero())
     )
@@ -166,7 +169,7 @@ def main() -> None:
         "--only",
         nargs="*",
         help="wanda, tplo, activations, scan, attention, memory, explanations, agreement, prediction, "
-        "calibration-metrics",
+        "calibration-metrics, truthful-mc",
     )
     options = parser.parse_args()
     dense = load("demo")
@@ -184,6 +187,7 @@ def main() -> None:
         "agreement": lambda: confidence.bench_agreement(dense),
         "prediction": lambda: confidence.bench_prediction(dense),
         "calibration-metrics": confidence.bench_metrics,
+        "truthful-mc": lambda: truthfulness.bench_choices(dense),
     }
     rows = []
     for name in options.only or benches:

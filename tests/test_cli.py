@@ -449,6 +449,6 @@ def test_an_interrupt_leaves_nothing(model, tmp_path, module, name):
         finally:
             process.kill()
     assert process.returncode == 130
-    assert errors == "trueprune: error: interrupted; nothing was written\n"
+    assert errors == "trueprune: error: interrupted; no model or report was written\n"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert contents(model) == before

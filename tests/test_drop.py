@@ -593,7 +593,7 @@ REFUSED_OPTIONS = [
     ({"fraction": 1.0}, "the fraction 1.0 is outside (0, 1)"),
     ({"fraction": 0.0}, "the fraction 0.0 is outside (0, 1)"),
     ({"count": 1, "fraction": 0.5}, "--count and --fraction were both given"),
-    ({"by": "importance"}, "Use one of avss, block-influence, cosine, angular, random, first, last, or a JSON file"),
+    ({"by": "importance"}, "cosine, angular, eavss, random, first, last, or a JSON file"),
     ({"by": "nowhere.json"}, "no file at nowhere.json"),
     ({"rule": "mass", "schedule": "iterative"}, "--rule mass takes a --fraction"),
     ({"rule": "mass", "count": 2}, "--rule mass takes a --fraction"),

@@ -181,5 +181,5 @@ def test_tables_say_what_a_second_step_took_and_what_is_gone_in_all(tiny_folder,
 def test_a_scan_draws_every_profile(tiny_folder, tmp_path):
     assert run(["scan", str(tiny_folder), "-o", str(tmp_path / "scan"), "--nsamples", "2", "--seqlen", "32"]) == 0
     drawn = {file.stem for file in (tmp_path / "scan").glob("*.svg")}
-    assert drawn == {"separation", "outliers", "density", "avss", "influence", "angular"}
+    assert drawn == {"separation", "outliers", "density", "avss", "influence", "angular", "eavss"}
     assert drawn == {file.stem for file in (tmp_path / "scan").glob("*.png")}

@@ -198,10 +198,10 @@ def test_a_scan_has_an_entry_for_each_block(tiny_folder, tmp_path, calibration):
         assert 0 <= block["outlier_percentage"] <= 100
         assert set(block["separation"]) == datasets
         assert block["separation_mean"] == pytest.approx(sum(block["separation"].values()) / 4)
-        assert set(block["density"]) == {"uniform", "owl", "swl", "tplo"}
+        assert set(block["density"]) == {"uniform", "owl", "swl", "tplo", "eavss"}
         assert block["density"]["uniform"] == pytest.approx(0.4)
     assert sum(block["separation_share"] for block in saved["blocks"]) == pytest.approx(1)
-    for method in ("owl", "swl", "tplo"):
+    for method in ("owl", "swl", "tplo", "eavss"):
         assert sum(block["density"][method] for block in saved["blocks"]) / 3 == pytest.approx(0.4)
     assert 0 <= saved["pivot"] < 3
     assert len(saved["calibration"]["sha256"]) == 64

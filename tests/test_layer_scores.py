@@ -18,6 +18,7 @@ from zoo import ARCHITECTURES, COMMON, tiny_model
 
 from trueprune import PlanError, scan
 from trueprune._support.errors import AuditError, ModelError
+from trueprune.jobs.hallucination import HallucinationOptions
 from trueprune.jobs.layer_scores import layer_scores
 from trueprune.models import read_anatomy
 from trueprune.observe import LayerMoments, LayerProfile, NearZero, observe_blocks, observe_outliers
@@ -158,7 +159,7 @@ def test_what_is_unknown_or_undefined_is_refused():
     with pytest.raises(AuditError, match=r"unknown estimator 'mean'. Use one of official, aifeducation, token, neuron"):
         LayerMoments(4, torch.device("cpu")).variance("mean")
     with pytest.raises(
-        PlanError, match=r"unknown ranking 'best', .* avss, block-influence, cosine, angular, random, f"
+        PlanError, match=r"unknown ranking 'best', .* avss, block-influence, cosine, angular, eavss, random, f"
     ):
         find_ranking("best")
     with pytest.raises(PlanError, match="this ranking needs a layer profile"):
@@ -317,7 +318,10 @@ def test_a_scan_runs_the_calibration_tokens_once(tiny, tmp_path):
         layer.self_attn.q_proj.register_forward_pre_hook(
             lambda _module, args, layer=layer: rows.append((layer, *args[0].shape[:2]))
         )
-    report = scan(tiny, calibration=calibration, batch_tokens=74)
+    # Answers are no calibration tokens.
+    report = scan(
+        tiny, calibration=calibration, hallucination=HallucinationOptions(answers_from="none"), batch_tokens=74
+    )
     for layer in tiny.model.model.layers:
         assert [row[1:] for row in rows if row[0] is layer].count((2, 37)) == 2
     block = report["blocks"][1]

@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from trueprune.audits import predict as predict
     from trueprune.audits import read_explanations as read_explanations
     from trueprune.audits import read_predictions as read_predictions
+    from trueprune.audits.qa import Answers as Answers
+    from trueprune.audits.qa import TruthOptions as TruthOptions
+    from trueprune.audits.qa import generation_of as generation_of
+    from trueprune.audits.qa import open_qa_of as open_qa_of
+    from trueprune.audits.qa import read_answers as read_answers
+    from trueprune.audits.qa import score_choices as score_choices
+    from trueprune.audits.qa import truthfulness_of as truthfulness_of
     from trueprune.edits import EditOptions as EditOptions
     from trueprune.edits import apply_drop as apply_drop
     from trueprune.edits import apply_plan as apply_plan
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
     from trueprune.edits import sparsegpt_solve as sparsegpt_solve
     from trueprune.edits import wanda_score as wanda_score
     from trueprune.jobs import DropOptions as DropOptions
+    from trueprune.jobs import HallucinationOptions as HallucinationOptions
     from trueprune.jobs import LoadOptions as LoadOptions
     from trueprune.jobs import PruneResult as PruneResult
     from trueprune.jobs import RepairResult as RepairResult
@@ -66,10 +74,12 @@ if TYPE_CHECKING:
     from trueprune.models import load as load
     from trueprune.models import read_anatomy as read_anatomy
     from trueprune.models import save as save
+    from trueprune.observe import AnswerProfile as AnswerProfile
     from trueprune.observe import BlockStream as BlockStream
     from trueprune.observe import LayerProfile as LayerProfile
     from trueprune.observe import NearZero as NearZero
     from trueprune.observe import last_token_activations as last_token_activations
+    from trueprune.observe import observe_answers as observe_answers
     from trueprune.observe import observe_blocks as observe_blocks
     from trueprune.observe import observe_outliers as observe_outliers
     from trueprune.observe import outlier_percentage as outlier_percentage
@@ -77,20 +87,25 @@ if TYPE_CHECKING:
     from trueprune.plans import AllocationOptions as AllocationOptions
     from trueprune.plans import AvssOptions as AvssOptions
     from trueprune.plans import Drop as Drop
+    from trueprune.plans import EavssOptions as EavssOptions
+    from trueprune.plans import EavssResult as EavssResult
     from trueprune.plans import Evidence as Evidence
     from trueprune.plans import Pattern as Pattern
     from trueprune.plans import Plan as Plan
     from trueprune.plans import auto_pivot as auto_pivot
     from trueprune.plans import avss as avss
+    from trueprune.plans import eavss_of as eavss_of
     from trueprune.plans import make_plan as make_plan
     from trueprune.plans import nm_zeros as nm_zeros
     from trueprune.plans import owl_keep as owl_keep
     from trueprune.plans import project_keep as project_keep
+    from trueprune.plans import prone_layers as prone_layers
     from trueprune.plans import read_plan as read_plan
     from trueprune.plans import swl_keep as swl_keep
     from trueprune.plans import tplo_keep as tplo_keep
     from trueprune.repairs import fold_temperature as fold_temperature
     from trueprune.repairs import read_recalibration as read_recalibration
+    from trueprune.repairs.healing import HealingOptions as HealingOptions
     from trueprune.reports import AuditReport as AuditReport
     from trueprune.reports import Estimate as Estimate
     from trueprune.reports import paired_change as paired_change
@@ -106,27 +121,36 @@ if TYPE_CHECKING:
     from trueprune.texts import enrich as enrich
     from trueprune.texts import load_statements as load_statements
     from trueprune.texts import questions as questions
+    from trueprune.texts.qa import JudgedAnswer as JudgedAnswer
+    from trueprune.texts.qa import QaOptions as QaOptions
+    from trueprune.texts.qa import answer_pairs as answer_pairs
+    from trueprune.texts.qa import asked as asked
+    from trueprune.texts.qa import set_questions as set_questions
 
 _ROOMS = {
     "_support.errors": "AuditError ModelError OutputError PlanError RepairError TextError TruepruneError",
     "_support.progress": "show_progress",
     "audits": "AuditOptions AuditSettings ConfidenceOptions EfficiencyOptions Explanation ExplanationOptions "
-    "Measurement Predictions Question accuracy_of agreement_of calibration_of explain faithfulness_of "
-    "measure_efficiency measure_lie_detection measure_perplexity predict read_explanations "
-    "read_predictions",
-    "edits": "EditOptions apply_drop apply_plan cumulative_mass lowest_in_group lowest_in_matrix lowest_in_row "
-    "magnitude_score measured_sparsity sparsegpt_solve wanda_score",
-    "jobs": "DropOptions LoadOptions PruneResult RepairResult StudyOptions audit demo drop export prune repair scan "
-    "study_attention",
+    "Measurement Predictions Question accuracy_of agreement_of calibration_of explain "
+    "faithfulness_of measure_efficiency measure_lie_detection measure_perplexity predict "
+    "read_explanations read_predictions",
+    "audits.qa": "Answers TruthOptions generation_of open_qa_of read_answers score_choices truthfulness_of",
+    "edits": "EditOptions apply_drop apply_plan cumulative_mass lowest_in_group lowest_in_matrix "
+    "lowest_in_row magnitude_score measured_sparsity sparsegpt_solve wanda_score",
+    "jobs": "DropOptions HallucinationOptions LoadOptions PruneResult RepairResult StudyOptions audit demo "
+    "drop export prune repair scan study_attention",
     "models": "LoadedModel load read_anatomy save",
-    "observe": "BlockStream LayerProfile NearZero last_token_activations observe_blocks observe_outliers "
-    "outlier_percentage separation_ratio",
-    "plans": "AllocationOptions AvssOptions Drop Evidence Pattern Plan auto_pivot avss make_plan nm_zeros owl_keep "
-    "project_keep read_plan swl_keep tplo_keep",
+    "observe": "AnswerProfile BlockStream LayerProfile NearZero last_token_activations observe_answers "
+    "observe_blocks observe_outliers outlier_percentage separation_ratio",
+    "plans": "AllocationOptions AvssOptions Drop EavssOptions EavssResult Evidence Pattern Plan auto_pivot "
+    "avss eavss_of make_plan nm_zeros owl_keep project_keep prone_layers read_plan swl_keep "
+    "tplo_keep",
     "repairs": "fold_temperature read_recalibration",
+    "repairs.healing": "HealingOptions",
     "reports": "AuditReport Estimate paired_change",
-    "texts": "CalibrationOptions ChoiceItem PromptOptions Statement StatementSet TaskItem TaskOptions TokenBatch "
-    "calibration_tokens enrich load_statements questions",
+    "texts": "CalibrationOptions ChoiceItem PromptOptions Statement StatementSet TaskItem TaskOptions "
+    "TokenBatch calibration_tokens enrich load_statements questions",
+    "texts.qa": "JudgedAnswer QaOptions answer_pairs asked set_questions",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 

@@ -24,6 +24,7 @@ FLAG_NAMES = {
     "estimator": "avss-estimator",
     "smoothing": "avss-smoothing",
     "relative": "near-zero-relative",
+    "weight": "contrast-weight",
 }
 # Further spellings: those of the papers' scripts.
 ALIASES = {

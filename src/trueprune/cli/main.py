@@ -25,7 +25,9 @@ app.command("trueprune.cli.prune:command", name="prune", help="Prune a model and
 app.command("trueprune.cli.drop:command", name="drop", help="Take layers away: blocks, attention or MLPs.")
 app.command("trueprune.cli.scan:command", name="scan", help="Profile a model block by block.")
 app.command("trueprune.cli.audit:command", name="audit", help="Measure what pruning changed, item by item.")
-app.command("trueprune.cli.repair:command", name="repair", help="Recalibrate a model; a temperature is folded into it.")
+app.command(
+    "trueprune.cli.repair:command", name="repair", help="Heal a model by training around its zeros, or recalibrate it."
+)
 study = App(name="study", help="Whole studies as one command, resumable.")
 study.command("trueprune.cli.study:command", name="attention", help="Drop ever more attention and see what breaks.")
 app.command(study)
@@ -49,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         with show_progress(), plain_warnings():
             app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", EXIT_INTERRUPT)
+        return _fail("interrupted; no model or report was written", EXIT_INTERRUPT)
     except CycloptsError as error:
         command = f" {arguments[0]}" if arguments and not arguments[0].startswith("-") else ""
         return _fail(f"{_one_line(error).rstrip('.?')}. See trueprune{command} --help", EXIT_USER)
@@ -58,10 +60,13 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _fail(_one_line(error), EXIT_USER)
     except MemoryError:
-        return _fail("out of memory. Lower --batch-tokens or --seqlen", EXIT_USER)
+        return _fail("out of memory. Lower --batch-tokens or --seqlen, or when healing --batch or --window", EXIT_USER)
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-            return _fail("out of memory. Lower --batch-tokens or --seqlen, or use --dtype bfloat16", EXIT_USER)
+            return _fail(
+                "out of memory. Lower --batch-tokens or --seqlen (when healing --batch or --window), or use --dtype bfloat16",
+                EXIT_USER,
+            )
         if os.environ.get("TRUEPRUNE_DEBUG"):
             raise
         kind = type(error).__name__

@@ -21,6 +21,6 @@ command = bind(
     _show,
     positional=("model",),
     required=("output",),
-    types={"model": str, "output": Path},
+    types={"model": str, "output": Path, "teacher": str | None},
     fixed={"free_memory": lambda: True, "command": current_command.get},
 )

@@ -5,6 +5,7 @@ from trueprune.jobs.common import LoadOptions, PruneResult
 from trueprune.jobs.demo import demo
 from trueprune.jobs.drop import drop
 from trueprune.jobs.export import ExportResult, export
+from trueprune.jobs.hallucination import HallucinationOptions
 from trueprune.jobs.layer_choice import DropOptions
 from trueprune.jobs.prune import prune
 from trueprune.jobs.repair import RepairResult, repair
@@ -14,6 +15,7 @@ from trueprune.jobs.study import StudyOptions, study_attention
 __all__ = [
     "DropOptions",
     "ExportResult",
+    "HallucinationOptions",
     "LoadOptions",
     "PruneResult",
     "RepairResult",

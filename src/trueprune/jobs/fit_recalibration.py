@@ -46,7 +46,7 @@ def fit_tasks(
         found = _temperature(loaded, items, answering)
         return {"temperature": found.temperature, "at_bound": found.at_bound}
     fits: dict[str, Any] = {}
-    labels = {task.name: task.labels and answering.answers != "letters" for task in map(find_task, answering.tasks)}
+    labels = {task.name: answering.by_labels(task) for task in map(find_task, answering.tasks)}
     for task, many in items.items():
         if method == "vector" and not labels[task]:
             raise RepairError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,23 @@ from trueprune._support.folders import check_output
 from trueprune._support.hashing import hash_model
 from trueprune.audits.accuracy import accuracy_of
 from trueprune.audits.calibration import calibration_of
-from trueprune.audits.context import AuditSettings, perplexity_text
 from trueprune.audits.measurement import Measurement
-from trueprune.audits.perplexity import measure_perplexity
 from trueprune.audits.predict import predict
 from trueprune.audits.recalibrated import KEY, other_way, recalibrated, refuse_fitted
 from trueprune.edits.prune import measured_sparsity
 from trueprune.jobs.common import LoadOptions, as_loaded, plan_before
 from trueprune.jobs.fit_recalibration import fit_tasks
+from trueprune.jobs.heal import heal
+from trueprune.jobs.repair_result import RepairResult, before_and_after, measure_prose
 from trueprune.models.anatomy import read_anatomy
 from trueprune.models.load import LoadedModel
 from trueprune.models.record import history_of
 from trueprune.models.save import save
 from trueprune.repairs.fold import fold_temperature
+from trueprune.repairs.healing import WAYS, HealingOptions
 from trueprune.repairs.registry import RECALIBRATIONS
-from trueprune.reports.audit import AuditedModel, AuditReport, compare
+from trueprune.texts.calibration import CalibrationOptions
+from trueprune.texts.qa import QaOptions
 from trueprune.texts.tasks import ChoiceItem, find_task, questions
 from trueprune.texts.tasks.questions import TaskOptions
 
@@ -38,22 +40,7 @@ PERPLEXITY_TOKENS = 4096
 RESAMPLES = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class RepairResult:
-    """A repaired model.
-
-    **Arguments:**
-
-    - `loaded`: the model in memory.
-    - `record`: what its `trueprune.json` holds; `recalibration` says what was fitted.
-    - `report`: before and after, on items that nothing was fitted on, paired.
-    - `output`: the folder, if one was asked for.
-    """
-
-    loaded: LoadedModel
-    record: Mapping[str, Any]
-    report: AuditReport
-    output: Path | None
+QUESTIONS = TaskOptions(tasks=("facts", "sentiment", "commonsense"))
 
 
 def repair(
@@ -61,38 +48,68 @@ def repair(
     output: str | Path | None = None,
     *,
     using: str = "temperature",
-    answering: TaskOptions = TaskOptions(tasks=("facts", "sentiment", "commonsense")),
+    answering: TaskOptions = QUESTIONS,
+    teacher: str | Path | LoadedModel | None = None,
+    healing: HealingOptions = HealingOptions(),
+    asking: QaOptions = QaOptions(),
+    calibration: CalibrationOptions = CalibrationOptions(),
     loading: LoadOptions = LoadOptions(),
     overwrite: bool = False,
     free_memory: bool = False,
     command: str | None = None,
 ) -> RepairResult:
-    """Recalibrate a model: its confidence shall match how often it is right.
+    """Give a model back what pruning took: recalibrate it, or heal it by training.
 
-    Fitted on items that audits never ask, judged on items that audits do. A temperature becomes part of the weights, so
-    that any engine serves it; the others are written as `recalibration.json`, which `trueprune audit` applies and
-    `trueprune.read_recalibration` reads.
+    A recalibration makes its confidence match how often it is right. It is fitted on items that audits never ask and
+    judged on items that audits do. A temperature becomes part of the weights, so that any engine serves it; the others
+    are written as `recalibration.json`, which `trueprune audit` applies and `trueprune.read_recalibration` reads.
+
+    Healing trains some blocks on texts and on answers to questions that audits never ask. Weights that are zero stay
+    zero. While it runs, `OUT.healing` keeps the last evaluation: the same command goes on there after a run that was
+    cut off.
 
     **Arguments:**
 
     - `model`: a checkpoint folder, `demo`, a GGUF file or a hub id (in Python also a loaded model, which a temperature
-        changes in place).
+        or a healing changes in place).
     - `output`: the folder to make.
-    - `using`: `temperature` (one number, divides all logits), `vector` (one factor and offset a class), `platt`
-        (a logistic curve of the confidence) or `isotonic` (a rising step curve; wants 1,000 items).
-    - `answering`: the tasks that it is fitted on, and how they are asked.
-    - `loading`: how the model is loaded.
+    - `using`: recalibrations: `temperature` (one number, divides all logits), `vector` (one factor and offset a class),
+        `platt` (a logistic curve of the confidence) or `isotonic` (a rising step curve; wants 1,000 items). Healing:
+        `contrastive` (cross-entropy, and right answers are kept apart from wrong ones inside the blocks that are
+        hallucination-prone), `lora` (cross-entropy alone, the control) or `distill` (the logits of `--teacher`).
+    - `answering`: the tasks that a recalibration is fitted on, and how they are asked.
+    - `teacher`: the dense model that `distill` learns from: a folder, `demo`, or a hub id.
+    - `healing`: what is trained, and how.
+    - `asking`: the questions whose answers are trained on, from the side that audits do not ask.
+    - `calibration`: the texts that are trained on.
+    - `loading`: how models are loaded.
     - `overwrite`: replace the output folder if it exists.
     - `free_memory`: give up the model in memory once it is saved; it is unusable afterwards.
     - `command`: recorded in `trueprune.json`.
 
     **Returns:** a `RepairResult`.
 
-    **Raises:** `TruepruneError`; nothing is then written.
+    **Raises:** `TruepruneError`; no model is then written.
     """
+    if using in WAYS:
+        _refuse_tasks(using, answering)
+        return heal(
+            model,
+            output,
+            way=using,
+            teacher=teacher,
+            healing=healing,
+            calibration=calibration,
+            asking=asking,
+            loading=loading,
+            overwrite=overwrite,
+            free_memory=free_memory,
+            command=command,
+        )
     started = time.perf_counter()
     if using not in RECALIBRATIONS:
-        raise RepairError(f"there is no repair {using!r}", f"Use one of {', '.join(RECALIBRATIONS)}")
+        raise RepairError(f"there is no repair {using!r}", f"Use one of {', '.join([*RECALIBRATIONS, *WAYS])}")
+    _refuse_training(using, healing, asking, calibration, teacher is not None)
     if output is not None:
         check_output(Path(output), overwrite, [] if isinstance(model, LoadedModel) else [model])
     loaded = as_loaded(model, loading)
@@ -132,7 +149,7 @@ def repair(
         "history": history_of(loaded.record),
     }
     loaded = replace(loaded, record=record)
-    report = _compared(before, _measure(loaded, judged, answering), loaded.source)
+    report = before_and_after(before, _measure(loaded, judged, answering), loaded.source, RESAMPLES)
     record[KEY]["measured"] = [row.to_json() for row in report.rows if row.headline]
     record["wall_seconds"] = {"total": round(time.perf_counter() - started, 3)}
     record["peak_memory_bytes"] = peak_memory_bytes()
@@ -140,6 +157,38 @@ def repair(
         beside = {} if temperature is not None else {"recalibration.json": _text(record[KEY])}
         output = save(loaded, output, record=record, overwrite=overwrite, free_memory=free_memory, beside=beside)
     return RepairResult(loaded, record, report, output)
+
+
+def _refuse_tasks(using: str, answering: TaskOptions) -> None:
+    """Refuse options of recalibrations where a model is trained.
+
+    **Raises:** `RepairError`.
+    """
+    if answering not in (QUESTIONS, TaskOptions()):
+        raise RepairError(
+            f"--with {using} is fitted on no task",
+            "Leave out --tasks, --items, --scoring and the like; --qa names the questions",
+        )
+
+
+def _refuse_training(
+    using: str, healing: HealingOptions, asking: QaOptions, calibration: CalibrationOptions, teacher: bool
+) -> None:
+    """Refuse options of healing where nothing is trained.
+
+    **Raises:** `RepairError`.
+    """
+    for what, given in (
+        ("--teacher", teacher),
+        ("options of healing (--steps, --layers ...)", healing != HealingOptions()),
+        ("--qa, --qa-items, --primer and --qa-chat", asking != QaOptions()),
+        ("--calibration and its options", calibration != CalibrationOptions()),
+    ):
+        if given:
+            raise RepairError(
+                f"--with {using} trains nothing: {what} would not be looked at",
+                f"Leave them out, or use --with {', '.join(WAYS)}",
+            )
 
 
 def _questions(loaded: LoadedModel, answering: TaskOptions, side: Any) -> dict[str, list[ChoiceItem]]:
@@ -151,7 +200,7 @@ def _questions(loaded: LoadedModel, answering: TaskOptions, side: Any) -> dict[s
 
 def _measure(loaded: LoadedModel, judged: dict[str, list[ChoiceItem]], answering: TaskOptions) -> list[Measurement]:
     """Accuracy, confidence and perplexity as an audit would measure them."""
-    labels = {task.name: task.labels and answering.answers != "letters" for task in map(find_task, answering.tasks)}
+    labels = {task.name: answering.by_labels(task) for task in map(find_task, answering.tasks)}
     measurements: list[Measurement] = []
     for task, items in judged.items():
         found = predict(loaded, items, task=task, scoring=answering.scoring, labels=labels[task])
@@ -159,15 +208,7 @@ def _measure(loaded: LoadedModel, judged: dict[str, list[ChoiceItem]], answering
         if not other_way((loaded.record or {}).get(KEY) or {}, answering):
             found = recalibrated(found, loaded.record, answering)
         measurements += [*accuracy_of(found), *calibration_of(found)]
-    own = AuditSettings().measuring
-    window = min(own.window, loaded.max_length or own.window)
-    text = perplexity_text(own.text)
-    return [*measurements, measure_perplexity(loaded, text, window=window, max_tokens=PERPLEXITY_TOKENS)]
-
-
-def _compared(before: list[Measurement], after: list[Measurement], source: str) -> AuditReport:
-    models = [AuditedModel("before", before), AuditedModel("after", after)]
-    return compare(models, {"source": source}, resamples=RESAMPLES, seed=0)
+    return [*measurements, measure_prose(loaded, PERPLEXITY_TOKENS)]
 
 
 def _text(data: Mapping[str, Any]) -> str:

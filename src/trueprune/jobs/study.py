@@ -190,8 +190,7 @@ class _Study:
         self, model: LoadedModel, task: str, asked: Sequence[ChoiceItem], count: int, order: list[int], folder: Path
     ) -> None:
         scoring = self.answering.scoring
-        labels = {t.name: t.labels for t in map(find_task, self.answering.tasks)}[task]
-        labels = labels and self.answering.answers != "letters"
+        labels = {t.name: self.answering.by_labels(t) for t in map(find_task, self.answering.tasks)}[task]
         predictions = predict(model, asked, task=task, scoring=scoring, labels=labels)
         explanations = explain(model, asked, self.explaining, task=task, scoring=scoring)
         with whole_folder(folder, overwrite=True) as work:

@@ -15,14 +15,15 @@ def model_card(record: Mapping[str, Any], source: str) -> str:
     - `source`: the model that was pruned.
     """
     plan = record.get("plan") or {}
-    done = "pruned" if plan else "recalibrated"
+    done = "pruned" if plan else "healed" if record.get("healing") else "recalibrated"
     lines = ["---", "tags:", "- trueprune", *(["- pruning"] if plan else []), "---", "", f"# {source}, {done}", ""]
     for step in dict.fromkeys(plan.get("order") or (("prune",) if plan else ())):
         lines += _dropped(plan["drop"]) if step == "drop" else _pruned(record, plan)
-    for earlier in record.get("history", []):
-        if (found := earlier.get("recalibration") or {}).get("folded"):
+    for step in (*record.get("history", []), record):
+        found = step.get("recalibration") or {}
+        if found.get("folded") or step is record:
             lines += _recalibrated(found)
-    lines += _recalibrated(record.get("recalibration") or {})
+        lines += _healed(step.get("healing") or {})
     lines += [f"Note: {note}.\n" for note in plan.get("notes", [])]
     if command := record.get("command"):
         lines += ["Made by:", "", "```", str(command), "```", ""]
@@ -63,6 +64,23 @@ def _recalibrated(found: Mapping[str, Any]) -> list[str]:
             "`trueprune.read_recalibration`. The weights are as before."
         )
     return [said, ""]
+
+
+def _healed(found: Mapping[str, Any]) -> list[str]:
+    if not found:
+        return []
+    questions = ", ".join(f"{len(items)} questions of {name}" for name, items in found.get("fitted_on", {}).items())
+    taught = f" from `{found['teacher']}`" if found.get("teacher") else ""
+    options = found.get("options", {})
+    kept = f"the weights of step {found['best_step']} are kept" if found.get("best_step") else "nothing was gained"
+    return [
+        f"Healed with trueprune: `{found['method']}`{taught}, {options.get('adapt')}, blocks "
+        f"{', '.join(map(str, found['layers']))} of {found.get('blocks')} (chosen by `{found['chosen_by']}`), "
+        f"{found['steps']} steps of {options.get('batch')} x {options.get('window')} tokens"
+        f"{f' and {questions}' if questions else ''}; {found['stopped']}, {kept}. Weights that pruning had made zero "
+        "are zero still. A temperature that was fitted before should be fitted again.",
+        "",
+    ]
 
 
 def _dropped(drop: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ KEPT = (
     "scoring",
     "parameters",
     "recalibration",
+    "healing",
     "versions",
 )
 

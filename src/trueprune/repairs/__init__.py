@@ -1,4 +1,4 @@
-"""Repairs: what a pruned model can be given back without training."""
+"""Repairs: what a pruned model can be given back; without training here, with it in `healing`."""
 
 from trueprune.repairs.base import Recalibration
 from trueprune.repairs.fold import fold_temperature

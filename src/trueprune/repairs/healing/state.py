@@ -1,0 +1,102 @@
+"""Where a healing stands, written so that a run that was cut off goes on bit by bit as if it had not been.
+
+A folder with `state.json` (plain data, written last) and the safetensors file that it names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trueprune._support.errors import RepairError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """The folder of one healing.
+
+    **Arguments:**
+
+    - `folder`: beside the output, `OUT.healing`.
+    - `settings`: all that decides the result, as plain data.
+    - `notes`: plain data to be found again.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def read(self) -> dict[str, Any] | None:
+        """What was written last, without its tensors; `None` where nothing was.
+
+        **Raises:** `RepairError` that names the first setting that differs, or a damaged file.
+        """
+        file = self.folder / "state.json"
+        if not file.is_file():
+            return None
+        try:
+            state = json.loads(file.read_text(encoding="utf-8"))
+            known = state["settings"]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise RepairError(f"{file} cannot be read ({error})", f"Remove {self.folder} to start again") from error
+        # As they would come back from JSON: tuples are lists there.
+        for name, value in json.loads(json.dumps(dict(self.settings))).items():
+            if known.get(name) != value:
+                raise RepairError(
+                    f"{self.folder} holds a healing that was cut off, with {name} {known.get(name)!r}, not {value!r}",
+                    "Go on with the same settings, or remove that folder to start again",
+                )
+        return state
+
+    def tensors(self, state: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The tensors that belong to what `read` gave.
+
+        **Raises:** `RepairError` for a damaged file.
+        """
+        file = self.folder / str(state["tensors"])
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise RepairError(f"{file} cannot be read ({error})", f"Remove {self.folder} to start again") from error
+
+    def write(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Keep a state; the one before stays until this one is whole.
+
+        **Raises:** `RepairError` if it cannot be written.
+        """
+        name = f"step-{state['step']:06d}.safetensors"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / f".{name}.part"
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, part)
+            _settle(part, self.folder / name)
+            text = {"schema": SCHEMA, "settings": dict(self.settings), "notes": self.notes, "tensors": name, **state}
+            part = self.folder / ".state.json.part"
+            part.write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            _settle(part, self.folder / "state.json")
+            for old in self.folder.glob("step-*.safetensors"):
+                if old.name != name:
+                    old.unlink()
+        except (OSError, SafetensorError) as error:
+            raise RepairError(f"cannot write {self.folder} ({error})", "Free some space; run again to go on") from error
+
+    def remove(self) -> None:
+        """Take the folder away once the model is saved."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _settle(part: Path, file: Path) -> None:
+    with part.open("rb") as handle:
+        os.fsync(handle.fileno())
+    part.replace(file)
