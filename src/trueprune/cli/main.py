@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 EXIT_USER, EXIT_BUG, EXIT_INTERRUPT = 2, 1, 130
+OUT_OF_MEMORY = "out of memory. Lower --batch-tokens or --seqlen; when healing --batch or --window"
 
 app = App(
     name="trueprune",
@@ -25,9 +26,7 @@ app.command("trueprune.cli.prune:command", name="prune", help="Prune a model and
 app.command("trueprune.cli.drop:command", name="drop", help="Take layers away: blocks, attention or MLPs.")
 app.command("trueprune.cli.scan:command", name="scan", help="Profile a model block by block.")
 app.command("trueprune.cli.audit:command", name="audit", help="Measure what pruning changed, item by item.")
-app.command(
-    "trueprune.cli.repair:command", name="repair", help="Heal a model by training around its zeros, or recalibrate it."
-)
+app.command("trueprune.cli.repair:command", name="repair", help="Heal a model around its zeros, or recalibrate it.")
 study = App(name="study", help="Whole studies as one command, resumable.")
 study.command("trueprune.cli.study:command", name="attention", help="Drop ever more attention and see what breaks.")
 app.command(study)
@@ -60,13 +59,10 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _fail(_one_line(error), EXIT_USER)
     except MemoryError:
-        return _fail("out of memory. Lower --batch-tokens or --seqlen, or when healing --batch or --window", EXIT_USER)
+        return _fail(OUT_OF_MEMORY, EXIT_USER)
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-            return _fail(
-                "out of memory. Lower --batch-tokens or --seqlen (when healing --batch or --window), or use --dtype bfloat16",
-                EXIT_USER,
-            )
+            return _fail(f"{OUT_OF_MEMORY}; or use --dtype bfloat16", EXIT_USER)
         if os.environ.get("TRUEPRUNE_DEBUG"):
             raise
         kind = type(error).__name__
