@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-engines check bench results results-layers results-attention results-recalibration clean
+.PHONY: demo test test-slow test-engines check bench results results-layers results-attention results-recalibration results-healing clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -66,6 +66,10 @@ results-recalibration: $(VENV)/.dev  ## the table of recalibration in docs/resul
 		HF_HUB_OFFLINE=1 $(BIN)/trueprune repair $$model -o $(REPAIRED)/$$(basename $$model)-calm --overwrite \
 			--with temperature --tasks sentiment commonsense || exit 1; \
 	done
+
+# Written base by base; it goes on where it stopped.
+results-healing: $(VENV)/.dev  ## the tables of truth before and after healing in docs/results.md (needs TRUEPRUNE_DATA)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.healing runs/healing
 
 clean:
 	rm -rf $(VENV) runs build .pytest_cache .ruff_cache .hypothesis

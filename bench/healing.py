@@ -48,7 +48,7 @@ HEALED: dict[str, tuple[str, str]] = {
     "cross-entropy": ("lora", "prone"),
     "random blocks": ("contrastive", "random"),
 }
-TRAINED = QaOptions(qa=("truthfulqa", "general", "misconceptions", "triviaqa"), qa_items=0)
+TRAINED = QaOptions(qa=("truthfulqa", "general", "misconceptions", "triviaqa"), qa_items=120)
 INSTRUMENTS = ("perplexity", "lie-detection", "truthfulness", "open-qa")
 COLUMNS = {
     "MC1": "mc1/truthfulqa",
@@ -67,14 +67,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.healing", description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--only", nargs="*", choices=list(BASES))
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args()
     dense = load("demo")
     settings = AuditSettings(
         AuditOptions(
             text="wikitext2", max_tokens=8192, statements="truth-is-universal", per_dataset=82, protocols=("grouped",)
         ),
-        asking=QaOptions(qa=("truthfulqa", "general"), qa_items=200),
+        asking=QaOptions(qa=("truthfulqa", "general"), qa_items=150),
     )
     bases = options.only or list(BASES)
     with show_progress():
@@ -110,7 +110,7 @@ def healed(pruned: LoadedModel, way: str, layers: str, steps: int) -> LoadedMode
     """A copy that was trained."""
     print(f"healing: {way}, {layers}", file=sys.stderr, flush=True)
     # Held-out windows end the training, as they would for a user.
-    healing = HealingOptions(steps=steps, layers=layers)
+    healing = HealingOptions(steps=steps, batch=4, layers=layers, evaluate_every=10)
     calibration = replace(C4, nsamples=CalibrationOptions().nsamples)
     found = repair(copied(pruned), using=way, healing=healing, asking=TRAINED, calibration=calibration)
     print(json.dumps({k: found.record["healing"][k] for k in ("layers", "stopped", "seconds")}), file=sys.stderr)
