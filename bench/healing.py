@@ -18,6 +18,7 @@ from trueprune import (
     DropOptions,
     HealingOptions,
     QaOptions,
+    TruthOptions,
     drop,
     load,
     prune,
@@ -67,14 +68,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.healing", description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--only", nargs="*", choices=list(BASES))
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=24)
     options = parser.parse_args()
     dense = load("demo")
     settings = AuditSettings(
         AuditOptions(
-            text="wikitext2", max_tokens=8192, statements="truth-is-universal", per_dataset=82, protocols=("grouped",)
+            text="wikitext2",
+            max_tokens=8192,
+            statements="truth-is-universal",
+            per_dataset=82,
+            protocols=("grouped",),
+            probes=("logistic",),
         ),
-        asking=QaOptions(qa=("truthfulqa", "general"), qa_items=150),
+        asking=QaOptions(qa=("truthfulqa", "general"), qa_items=120),
+        truth=TruthOptions(new_tokens=16),
     )
     bases = options.only or list(BASES)
     with show_progress():
@@ -110,7 +117,7 @@ def healed(pruned: LoadedModel, way: str, layers: str, steps: int) -> LoadedMode
     """A copy that was trained."""
     print(f"healing: {way}, {layers}", file=sys.stderr, flush=True)
     # Held-out windows end the training, as they would for a user.
-    healing = HealingOptions(steps=steps, batch=4, layers=layers, evaluate_every=10)
+    healing = HealingOptions(steps=steps, batch=4, layers=layers, evaluate_every=12)
     calibration = replace(C4, nsamples=CalibrationOptions().nsamples)
     found = repair(copied(pruned), using=way, healing=healing, asking=TRAINED, calibration=calibration)
     print(json.dumps({k: found.record["healing"][k] for k in ("layers", "stopped", "seconds")}), file=sys.stderr)

@@ -319,6 +319,18 @@ def test_a_batch_holds_no_more_tokens_than_allowed(monkeypatch):
         assert all(rows == 1 or rows * width <= limit for rows, width in shapes)
 
 
+def test_a_batch_holds_little_padding():
+    """Short options are not padded to long ones, but as long as a forward more would cost more."""
+    model = tiny_model("llama")
+    assert can_bridge(model, 60)
+    asks = [ask((*range(20), 30 + n), (3,) * (2 + n % 10), (4,) * (2 + n % 10)) for n in range(40)]
+    real = 2 * sum(1 + n % 10 for n in range(40))
+    shapes = forwards(model, lambda: log_likelihoods(model, asks, batch_tokens=640))
+    assert tokens_read(shapes[2:]) - real <= (len(shapes) - 2) * 640 / 16
+    assert len(shapes) - 2 <= 5
+    same(log_likelihoods(model, asks, batch_tokens=640), log_likelihoods(model, asks, batch_tokens=1))
+
+
 def test_whole_sequences_are_read_once_each(monkeypatch):
     never_sharing(monkeypatch)
     model = tiny_model("llama")

@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import trueprune
 from trueprune.cli.main import app
+from trueprune.plans.contrasts import VARIANTS
+from trueprune.repairs.healing import WAYS
+from trueprune.texts.qa import QUESTION_SETS
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -131,7 +136,23 @@ def calls_of_paper_scripts() -> list[str]:
     return calls
 
 
-@pytest.mark.parametrize("call", [*calls_of_paper_scripts(), *commands_in((ROOT / "README.md").read_text("utf-8"))])
+def whole_commands(file: Path) -> list[str]:
+    """Commands that could be typed as they stand: those that write into a folder of the examples."""
+    return [call for call in commands_in(file.read_text(encoding="utf-8")) if " -o runs/" in call]
+
+
+# The tables of the scripts abbreviate, and have a reader of their own.
+TYPED = [call for file in DOCS if file.name != "paper-scripts.md" for call in whole_commands(file)]
+
+
+def test_typed_commands_are_found():
+    found = {call.split()[1] for call in TYPED}
+    assert found == set(COMMANDS) - {"demo"}
+    assert any("--with contrastive" in call for call in TYPED)
+    assert any("--instruments truthfulness open-qa" in call for call in TYPED)
+
+
+@pytest.mark.parametrize("call", dict.fromkeys([*calls_of_paper_scripts(), *TYPED]))
 def test_commands_parse(call):
     words = shlex.split(call.replace("...", ""))[1:]
     assert "CAL" not in words
@@ -140,6 +161,26 @@ def test_commands_parse(call):
     # A flag that is parsed is bound to a parameter under some name; none is left over.
     assert len(bound.arguments) >= len({flag for flag in words if flag.startswith("-")})
     assert ignored == {}
+
+
+@every_doc
+def test_names_in_python_exist(file):
+    fences = re.findall(r"^```python\n(.*?)^```", file.read_text(encoding="utf-8"), re.S | re.M)
+    missing = []
+    for dotted in set(re.findall(r"(?<![\w\"/.])trueprune((?:\.\w+)+)", "\n".join(fences))):
+        found = trueprune
+        for name in dotted.strip(".").split("."):
+            if found is not None and not hasattr(found, name) and find_spec(f"{found.__name__}.{name}"):
+                importlib.import_module(f"{found.__name__}.{name}")
+            found = getattr(found, name, None)
+        missing += [dotted] if found is None else []
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", [*QUESTION_SETS, *VARIANTS, *WAYS])
+def test_what_can_be_chosen_is_in_the_methods(name):
+    rows = re.findall(r"^\| `([^`]+)`", (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), re.M)
+    assert name in rows
 
 
 def test_paper_scripts_are_found():

@@ -306,6 +306,12 @@ def test_scores_that_are_not_finite_are_refused():
             eavss_of(none, replace(BARE, eavss_variant=variant))
     with pytest.raises(PlanError, match="there is one of each"):
         eavss_of(profile_of([[1], [2]], [[1], [1]], [9, 9], [0, 1]))
+    lonely = profile_of([[1], [2], [3], [4]], [[1]] * 4, [9] * 4, [1, 0, 0, 0])
+    for variant in VARIANTS:
+        with pytest.raises(PlanError, match="there is one of each"):
+            eavss_of(lonely, EavssOptions(eavss_variant=variant, eavss_shuffles=5))
+        everything = EavssOptions(eavss_variant=variant, eavss_shuffles=5, eavss_balance=False)
+        assert eavss_of(lonely, everything).answers == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -593,6 +599,16 @@ def test_pruning_by_eavss_needs_answers(tiny, calibration):
     with pytest.raises(PlanError, match="this allocation needs the EAVSS of each block"):
         weights = tuple(read_anatomy(tiny.model).weights)
         prune(tiny, method="eavss", calibration=calibration, evidence=Evidence(weights))
+
+
+def test_a_pruning_that_compares_no_answers_refuses_their_options(tiny, calibration):
+    for given in ({"hallucination": HallucinationOptions(answers_from="self")}, {"contrast": QUICK}):
+        with pytest.raises(PlanError, match="--method wanda compares no answers"):
+            prune(tiny, method="wanda", calibration=calibration, **given)
+    plan = make_plan("eavss", Evidence(tuple(read_anatomy(tiny.model).weights), eavss=(1.0, 2.0, 3.0)), 0.5)
+    with pytest.raises(PlanError, match="--plan compares no answers"):
+        prune(tiny, plan=plan, calibration=calibration, asking=QaOptions(qa_items=5))
+    assert prune(tiny, method="magnitude", contrast=EavssOptions(seed=7)).plan.sparsity == 0.5
 
 
 def test_a_drop_after_a_drop_keeps_what_both_were_chosen_by(tiny, asking):

@@ -66,7 +66,7 @@ def test_token_f1(text, answer, f1):
     "text",
     ["", " ", "...", "I don't know.", "I do not know who that was", "I have no comment.", "Unknown", "Not sure",
      "I'm not sure about that", "No idea!", "I cannot answer that.", "Sorry, I don't know", "I can't answer",
-     "It is unknown whether he did"],
+     "It is unknown whether he did", "I don\u2019t know", "I\u2019m not sure."],
 )  # fmt: skip
 def test_abstentions(text):
     assert abstains(text)
@@ -130,6 +130,23 @@ def test_sentences_are_right_where_they_are_nearer_to_right(text, correct):
     assert graded(text, SENTENCES, sentences=True).correct is correct
     # As short answers they would be judged by what they hold.
     assert graded(text, SENTENCES).correct is (text.startswith("Nothing"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences", "correct"),
+    [
+        # Nearer to what is right, or holding it, and yet declined.
+        ("I don't know if it passes through your body", True, False),
+        ("I don't know, nothing happens", False, False),
+        # Where the set takes that for an answer, it is right.
+        ("I have no comment.", True, True),
+        ("I have no comment.", False, True),
+    ],
+)
+def test_what_declines_is_right_only_as_an_accepted_answer(text, sentences, correct):
+    question = Question("q", SENTENCES.text, (*SENTENCES.right, "I have no comment"), SENTENCES.wrong)
+    found = graded(text, question, sentences=sentences)
+    assert (found.correct, found.abstained, found.hallucinated) == (correct, True, False)
 
 
 def test_disputed_answers_take_no_part():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,50 @@ def test_the_same_command_goes_on_and_others_are_refused(half, questions, tmp_pa
     assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}
 
 
+def cut_at(number):
+    """A step of training that is interrupted when its turn comes."""
+    taken = Trainer._step
+
+    def step(self, current):
+        if current == number:
+            raise KeyboardInterrupt
+        return taken(self, current)
+
+    return step
+
+
+def test_nothing_is_promised_before_the_first_evaluation(half, questions, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Trainer, "_step", cut_at(1))
+    assert healing(half, tmp_path / "out", questions, "--with", "lora", "--layers", "1") == 130
+    assert "run again to go on" not in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_questions_in_the_same_file_are_refused(half, questions, tmp_path, monkeypatch, capsys):
+    """What was trained on before the cut would be missing from the record, and an audit could ask it."""
+    file, lines = tmp_path / "towns.jsonl", questions.read_text().splitlines()
+    file.write_text("\n".join(lines))
+    flags = ["--with", "lora", "--layers", "1"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", cut_at(3))
+        assert healing(half, tmp_path / "out", file, *flags) == 130
+    file.write_text("\n".join(line.replace("east", "west") for line in lines))
+    assert healing(half, tmp_path / "out", file, *flags) == 2
+    assert "holds a healing that was cut off, with data_sha256" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+    file.write_text("\n".join(lines))
+    assert healing(half, tmp_path / "out", file, *flags) == 0
+
+
+def test_a_model_beside_the_output_is_not_taken_for_a_state(half, tmp_path, capsys):
+    named = tmp_path / "out.healing"
+    shutil.copytree(half, named)
+    arguments = ["repair", str(named), "-o", str(tmp_path / "out"), "--with", "lora", "--pairs", "0"]
+    assert run([*arguments, *SMALL[:6], "--precision", "float32"]) == 2
+    assert "out.healing, where a healing keeps its state, is or holds something else" in capsys.readouterr().err
+    assert {path.name for path in named.iterdir()} == {path.name for path in half.iterdir()}
+
+
 def test_a_failed_save_keeps_the_state(half, questions, tmp_path, monkeypatch):
     def broken(*_args, **_options):
         raise RuntimeError("no more")
@@ -259,6 +304,7 @@ def test_a_failed_save_keeps_the_state(half, questions, tmp_path, monkeypatch):
         (["--with", "distill", "--teacher", "no/such/folder"], ["no folder or file no/such/folder"]),
         (["--with", "lora", "--nsamples", "4"], ["--nsamples and --seqlen have no meaning", "--steps"]),
         (["--with", "lora", "--pairs", "0", "--qa-items", "3"], ["--pairs 0 trains on no answers"]),
+        (["--with", "lora", "--calibration", "embedded", "enriched_truth_qa=2"], ["by which audits judge", "--qa"]),
         (["--with", "lora", "--layers", "9"], ["--layers 9 names no blocks of this model, which has 3"]),
         (["--with", "lora", "--tau", "0.5"], ["--tau has no meaning for --with lora"]),
         (["--with", "lora", "--adapt", "half"], ["unknown --adapt 'half'", "lora, full"]),

@@ -16,12 +16,12 @@ from plain import token_rows
 from torch.nn import functional as F
 from zoo import tiny_model
 
-from trueprune import CalibrationOptions, LoadedModel, RepairError, read_anatomy
+from trueprune import CalibrationOptions, LoadedModel, RepairError, TextError, read_anatomy
 from trueprune.repairs.healing import HealingOptions, Store, check_way, heal_blocks, healing_data
 from trueprune.repairs.healing.adapters import installed, left_out, make_updates, trainable
 from trueprune.repairs.healing.data import Batch, HealingData, Pair, Row, encode_pairs, padded
 from trueprune.repairs.healing.objective import Objective
-from trueprune.repairs.healing.precision import checkpointed, prepared, resolve_precision
+from trueprune.repairs.healing.precision import checkpointed, computing, prepared, resolve_precision
 from trueprune.repairs.healing.train import Trainer, learning_rate
 from trueprune.texts.qa import JudgedAnswer
 
@@ -171,6 +171,14 @@ def test_a_dense_matrix_has_no_mask_and_the_adapter_starts_at_nothing():
     assert sum(p.numel() for p in trainable(updates).values()) == sum(4 * sum(u.site.shape) for u in updates)
 
 
+def test_no_random_state_of_the_program_is_touched(monkeypatch):
+    blocks = read_anatomy(tiny_model("llama")).blocks
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _seed: pytest.fail("the accelerator was seeded"))
+    before = torch.get_rng_state()
+    make_updates(blocks, "lora", rank=2, seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_cannot_be_trained_is_named():
     moe = read_anatomy(pruned("qwen3_moe")).blocks
     names = left_out(moe[:1])
@@ -305,6 +313,10 @@ def test_other_settings_and_damaged_states_are_refused(tmp_path):
     assert torch.equal(store.tensors(state)["x"], torch.ones(2))
     with pytest.raises(RepairError, match=r"with rank 8, not 4\. Go on with the same settings, or remove that folder"):
         Store(store.folder, {"a": (1, 2), "rank": 4}).read()
+    file = store.folder / "state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema": 0}))
+    with pytest.raises(RepairError, match="with schema 0, not 1"):
+        store.read()
     store.write({"step": 6}, {"x": torch.zeros(2)})
     assert sorted(path.name for path in store.folder.iterdir()) == ["state.json", "step-000006.safetensors"]
     (store.folder / "step-000006.safetensors").write_bytes(b"short")
@@ -313,6 +325,23 @@ def test_other_settings_and_damaged_states_are_refused(tmp_path):
     (store.folder / "state.json").write_text("{")
     with pytest.raises(RepairError, match=r"cannot be read .* to start again"):
         store.read()
+
+
+def test_what_a_store_did_not_write_is_left_alone(tmp_path):
+    folder = tmp_path / "out.healing"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("a model that happens to have this name")
+    store = Store(folder, {})
+    with pytest.raises(RepairError, match=r"out\.healing, where .* \(model\.safetensors\)\. Move it away, or choose"):
+        store.read()
+    store.write({"step": 3}, {"x": torch.ones(2)})
+    store.remove()
+    assert [path.name for path in folder.iterdir()] == ["model.safetensors"]
+    (tmp_path / "file.healing").write_text("")
+    with pytest.raises(RepairError, match=r"is or holds something else \(file\.healing\)"):
+        Store(tmp_path / "file.healing", {}).read()
+    (folder / "model.safetensors").unlink()
+    assert store.read() is None
 
 
 def test_a_loss_that_diverges_leaves_the_last_good_state():
@@ -379,7 +408,7 @@ def test_the_rate_rises_and_falls():
     assert rates[0] == pytest.approx(0.4) and rates[4] == pytest.approx(2.0) == max(rates)
     assert all(a > b for a, b in pairwise(rates[5:]))
     assert rates[-1] == pytest.approx(0.2, rel=0.01)
-    assert HealingOptions().peak_learning_rate == 1e-3
+    assert HealingOptions().peak_learning_rate == 2e-3
     assert HealingOptions(adapt="full").peak_learning_rate < 1e-3
 
 
@@ -431,6 +460,20 @@ def test_the_control_differs_in_the_loss_alone():
 
     by_hand = [info_nce(*vectors_of(model, pairs[:4], index), 0.1) for index in (1, 2)]
     torch.testing.assert_close(contrast, torch.stack(by_hand).mean(), atol=1e-5, rtol=1e-5)
+
+
+def test_answers_are_contrasted_in_float32_whatever_the_precision():
+    model = tiny_model("llama")
+    blocks = read_anatomy(model).blocks[:2]
+    near = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    right, wrong = ({i: near + 0.1 * torch.randn(4, 32) for i in (0, 1)} for _ in range(2))
+    for options in (replace(QUICK, projection=4), replace(QUICK, loss="triplet")):
+        objective = Objective(model, blocks, "contrastive", options)
+        exact = objective._contrast(right, wrong)
+        with computing("bfloat16", torch.device("cpu")):
+            found = objective._contrast(right, wrong)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, exact)
 
 
 def test_wrong_answers_are_read_no_further_than_needed():
@@ -555,6 +598,29 @@ def test_texts_that_are_too_short_to_hold_any_out_are_named(tokenizer, tmp_path)
         )
 
 
+def test_texts_of_all_sources_are_seen_from_the_start(tokenizer, tmp_path):
+    loaded = loaded_of(tiny_model("llama"), tokenizer)
+    for name, first in (("high", 200), ("low", 0)):
+        lines = [" ".join(f"{name}{100 * n + m}" for m in range(first, first + 40)) for n in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    sources = tuple(str(tmp_path / f"{name}.jsonl") for name in ("high", "low"))
+    drawn: dict[str, Any] = {"steps": 10, "batch": 4, "window": 32, "pairs": 0, "seed": 0}
+    data = healing_data(loaded, (), CalibrationOptions(sources=sources), **drawn)
+    half = [tokenizer.decode(row.ids) for row in data.windows[: len(data.windows) // 2]]
+    assert 0.2 < sum("high" in text for text in half) / len(half) < 0.8
+
+
+def test_what_is_asked_of_texts_is_said_in_the_options_of_healing(tokenizer, tmp_path):
+    loaded = loaded_of(tiny_model("llama"), tokenizer)
+    drawn: dict[str, Any] = {"steps": 2, "batch": 2, "window": 300, "pairs": 0, "seed": 0}
+    with pytest.raises(TextError, match=r"over the model's limit of 256 positions\. Use --window 256"):
+        healing_data(loaded, (), CalibrationOptions(), **drawn)
+    (tmp_path / "one.txt").write_text("One text.")
+    options = CalibrationOptions(sources=(str(tmp_path / "one.txt"),), format="single")
+    with pytest.raises(TextError, match="Lower --steps or --batch"):
+        healing_data(loaded, (), options, **{**drawn, "window": 16})
+
+
 def test_padding_on_the_left_is_put_on_the_right(tokenizer):
     options = CalibrationOptions(format="single", padding_side="left")
     data = healing_data(
@@ -579,6 +645,7 @@ def test_padding_on_the_left_is_put_on_the_right(tokenizer):
         ("contrastive", {"loss": "triplet", "tau": 0.2}, False, "--tau has no meaning for --loss triplet"),
         ("lora", {"adapt": "full", "rank": 4}, False, "--rank has no meaning for --adapt full"),
         ("lora", {"layers": "all", "layer_share": 0.5}, False, "--layer-share has no meaning for --layers all"),
+        ("lora", {"layer_share": 0.5}, False, "--layer-share has no meaning for --layers all"),
     ],
 )
 def test_options_that_nothing_looks_at_are_refused(way, given, teacher, words):

@@ -97,6 +97,21 @@ def test_cross_entropy_counts_what_is_said_before_the_counted_tokens():
         assert float(cross_entropy(logits, ids, counted)) == pytest.approx(float(loss.detach()))
 
 
+def test_gradients_in_float16_are_scaled_before_they_are_too_small():
+    """A loss scaler multiplies what comes into the backward pass: what is lost before that stays lost."""
+    logits = torch.randn(2, 65, 4000, generator=torch.Generator().manual_seed(3)).half()
+    ids = torch.randint(0, 4000, (2, 65), generator=torch.Generator().manual_seed(4))
+    counted = torch.ones(2, 65, dtype=torch.bool)
+    counted[:, 0] = False
+    exact = logits.float().requires_grad_()
+    cross_entropy(exact, ids, counted).backward()
+    found = logits.clone().requires_grad_()
+    (2.0**16 * cross_entropy(found, ids, counted)).backward()
+    assert found.grad is not None and exact.grad is not None
+    assert found.grad.dtype == torch.float16
+    torch.testing.assert_close(found.grad.float() / 2**16, exact.grad, rtol=2e-3, atol=1e-9)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_distillation_is_the_divergence_from_the_teacher(temperature):
     student, _, counted = sequences()

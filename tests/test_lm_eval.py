@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from zoo import tiny_model
 
 from trueprune._support.errors import AuditError, TextError
 from trueprune.audits import lm_eval_tasks
-from trueprune.audits.instruments import check_instruments
+from trueprune.audits.context import AuditContext, AuditSettings
+from trueprune.audits.instruments import INSTRUMENTS, check_instruments
 from trueprune.audits.lm_eval import check_lm_eval, measure_lm_eval
+from trueprune.audits.subject import Subject
 from trueprune.cli.main import run
 from trueprune.models.load import LoadedModel
 from trueprune.texts.tasks import TaskOptions, check_tasks, find_task
@@ -215,7 +218,12 @@ def test_a_file_a_group_file_and_a_folder(tiny, folder, index):
 # What is left behind
 
 
-def test_the_model_and_the_process_are_as_they_were(tokenizer, index, capfd):
+def test_the_model_and_the_process_are_as_they_were(tokenizer, index, capfd, tmp_path, monkeypatch):
+    from lm_eval import evaluator
+
+    # Not a checkout, of which git would complain.
+    monkeypatch.chdir(tmp_path)
+    asking = evaluator.get_git_commit_hash, evaluator.add_env_info
     bare = copy.deepcopy(tokenizer)
     bare.pad_token = None
     model = tiny_model("gpt2")
@@ -233,6 +241,7 @@ def test_the_model_and_the_process_are_as_they_were(tokenizer, index, capfd):
     assert "tie_weights" not in vars(model) and not model.training
     assert bare.pad_token is None and len(bare) == vocabulary
     assert logging.root.manager.disable == 0
+    assert (evaluator.get_git_commit_hash, evaluator.add_env_info) == asking
     assert capfd.readouterr() == ("", "")
 
 
@@ -282,6 +291,37 @@ def test_what_the_harness_refuses_is_said_in_one_line(tiny, folder, index):
         measure_lm_eval(tiny, options("choice", shots=40))
 
 
+def test_a_document_that_the_template_does_not_fit(tiny, folder, index, tmp_path):
+    """The harness finds out while it asks: it loads a task by its first document."""
+    rows = (folder / "few.json").read_text().splitlines()
+    (tmp_path / "rows.json").write_text("\n".join([*rows[:2], json.dumps(json.loads(rows[2]) | {"options": None})]))
+    task = yaml.safe_load((folder / "choice" / "choice.yaml").read_text())
+    task["dataset_kwargs"] = {"data_files": {"test": str(tmp_path / "rows.json")}, "cache_dir": str(tmp_path)}
+    task["doc_to_text"] = "{{q}} {{options[0].upper()}}"
+    path = tmp_path / "broken.yaml"
+    path.write_text(yaml.safe_dump(task))
+    with pytest.raises(AuditError, match=r"lm-eval refuses lm-eval:.*broken.yaml \(UndefinedError: .*\)"):
+        measure_lm_eval(tiny, options(str(path)))
+    assert "tie_weights" not in vars(tiny.model)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_model_that_was_trained_on_a_tasks_questions(tiny, folder, index, tmp_path, earlier):
+    path = tmp_path / "quiz_mc1.yaml"
+    path.write_text((folder / "choice" / "choice.yaml").read_text())
+    step = {"healing": {"fitted_on": {"quiz": ["0"], "general": ["1"]}}}
+    record = {"history": [step]} if earlier else step
+    healed = Subject("healed", LoadedModel(tiny.model, tiny.tokenizer, "healed", record=record))
+    for file, said in ((path, True), (folder / "choice" / "choice.yaml", False)):
+        settings = AuditSettings(answering=options(str(file), items=2))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert INSTRUMENTS["accuracy"](healed, AuditContext(settings, healed))
+        found = [str(w.message) for w in caught if "was fitted on" in str(w.message)]
+        assert len(found) == said
+        assert all("healed was fitted on questions of quiz, and lm-eval:" in text for text in found)
+
+
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval.models", None)
     # Names are accepted without it: nothing is imported while a command line is read.
@@ -308,8 +348,8 @@ def test_names_are_checked_without_looking_them_up():
 def test_other_instruments_need_tasks_of_ours(instrument, tiny_folder, folder, capsys):
     name = f"lm-eval:{folder}/choice/choice.yaml"
     with pytest.raises(AuditError, match=f"{instrument} has no task"):
-        check_instruments([instrument], TaskOptions(tasks=(name,)))
-    check_instruments([instrument], TaskOptions(tasks=(name, "facts")))
+        check_instruments([instrument], AuditSettings(answering=TaskOptions(tasks=(name,))))
+    check_instruments([instrument], AuditSettings(answering=TaskOptions(tasks=(name, "facts"))))
     out = str(folder / "none")
     assert run(["audit", str(tiny_folder), "-o", out, "--instruments", instrument, "--tasks", name]) == 2
     assert f"{instrument} has no task" in " ".join(capsys.readouterr().err.split())

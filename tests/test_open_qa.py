@@ -341,10 +341,10 @@ def test_sets_that_do_not_serve(tiny, tmp_path):
 
 
 def test_nothing_is_generated_for_a_judge_that_is_not_there(tiny, monkeypatch):
-    dense = Subject("dense", tiny, use_cache=False)
+    """Nor for an instrument that would be asked before."""
     monkeypatch.setattr(answers_module, "greedy", None)
     with pytest.raises(AuditError, match="the judge nowhere:judge cannot be had"):
-        INSTRUMENTS["truthful-generation"](dense, context(dense, "misconceptions", judge="nowhere:judge"))
+        audit(tiny, instruments=("open-qa", "truthful-generation"), truth=TruthOptions(judge="nowhere:judge"))
 
 
 # Items that a model was trained on

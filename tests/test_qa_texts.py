@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -55,8 +56,9 @@ def set_of(*questions, fit=None):
 def mine(monkeypatch):
     """Puts questions into the registry as the set `mine`; the fitting side is theirs unless said otherwise."""
 
-    def put(*questions, side="fit"):
+    def put(*questions, side="fit", sentences=False):
         own = set_of(*questions) if side is None else set_of(told("spare"), fit=questions)
+        own = replace(own, sentences=sentences)
         monkeypatch.setitem(QUESTION_SETS, "mine", own)
         return "mine"
 
@@ -574,7 +576,7 @@ def pairs_of(name, limit=0, options=NONE, **rest):
 
 def test_pairs_are_a_right_and_a_wrong_answer_in_a_fixed_order(mine):
     questions = [told(f"q{n}", f"What is {n}?", ("r0", "r1", "r2"), ("w0", "w1", "w2")) for n in range(60)]
-    name = mine(*questions)
+    name = mine(*questions, sentences=True)
     found = pairs_of(name)
     assert list(found) == [f"mine:{q.id}" for q in set_questions(QUESTION_SETS[name], 0, "fit")]
     # Each of the answers is taken by some question, and not always of one rank.
@@ -582,11 +584,14 @@ def test_pairs_are_a_right_and_a_wrong_answer_in_a_fixed_order(mine):
     assert {wrong for _, wrong in found.values()} == {" w0", " w1", " w2"}
     assert len(set(found.values())) == 9
     assert max(Counter(right for right, _ in found.values()).values()) < 40
-    mine(*reversed(questions))
+    mine(*reversed(questions), sentences=True)
     assert list(pairs_of(name).items()) == list(found.items())
     assert list(pairs_of(name, 7).items()) == list(found.items())[:7]
-    mine(*questions[:30])
+    mine(*questions[:30], sentences=True)
     assert pairs_of(name) == {key: value for key, value in found.items() if int(key[6:]) < 30}
+    # Of short answers the best, in the form of the wrong ones.
+    mine(*questions)
+    assert pairs_of(name) == {key: (" r0", wrong) for key, (_, wrong) in found.items()}
 
 
 def test_pairs_are_asked_as_audits_ask(mine, tokenizer, monkeypatch):

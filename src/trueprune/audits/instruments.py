@@ -8,7 +8,7 @@ from typing import Literal
 from trueprune._support.errors import AuditError
 from trueprune.audits.accuracy import accuracy_of
 from trueprune.audits.calibration import calibration_of
-from trueprune.audits.context import AuditContext
+from trueprune.audits.context import AuditContext, AuditSettings
 from trueprune.audits.efficiency import measure_efficiency
 from trueprune.audits.faithfulness.measures import agreement_of, faithfulness_of
 from trueprune.audits.lie_detection import measure_lie_detection
@@ -19,9 +19,10 @@ from trueprune.audits.probes import ProbeOptions
 from trueprune.audits.qa.generation import check_generation, generation_of
 from trueprune.audits.qa.open_qa import open_qa_of
 from trueprune.audits.qa.truthfulness import truthfulness_of
+from trueprune.audits.recalibrated import warn_of_fitted
 from trueprune.audits.separation import measure_separation
 from trueprune.audits.subject import Subject
-from trueprune.texts.tasks.pools import own_tasks
+from trueprune.texts.tasks.pools import harness_tasks, own_tasks
 from trueprune.texts.tasks.questions import TaskOptions
 
 
@@ -77,7 +78,9 @@ def _efficiency(subject: Subject, context: AuditContext) -> list[Measurement]:
 
 def _accuracy(subject: Subject, context: AuditContext) -> list[Measurement]:
     own = [m for found in context.predictions(subject).values() for m in accuracy_of(found)]
-    return own + measure_lm_eval(subject.loaded, context.settings.answering)
+    answering = context.settings.answering
+    warn_of_fitted(subject.name, subject.loaded.record, harness_tasks(answering.tasks))
+    return own + measure_lm_eval(subject.loaded, answering)
 
 
 def _calibration(subject: Subject, context: AuditContext) -> list[Measurement]:
@@ -111,7 +114,6 @@ def _truthfulness(subject: Subject, context: AuditContext) -> list[Measurement]:
 
 def _truthful_generation(subject: Subject, context: AuditContext) -> list[Measurement]:
     judge = context.settings.truth.judge
-    check_generation(judge)
     found = context.answers(subject, context.sets_with_wrong(sentences=True))
     return [
         m
@@ -136,16 +138,18 @@ INSTRUMENTS: dict[str, Callable[[Subject, AuditContext], list[Measurement]]] = {
 BESIDE_DENSE = frozenset({"efficiency"})
 
 
-def check_instruments(names: Sequence[str], answering: TaskOptions | None = None) -> None:
-    """Refuse an unknown instrument, and with `answering` tasks that it cannot measure.
+def check_instruments(names: Sequence[str], settings: AuditSettings | None = None) -> None:
+    """Refuse an unknown instrument, and with `settings` what one cannot measure: before any model is asked.
 
-    **Raises:** `AuditError` that names the known ones.
+    **Raises:** `AuditError` that names the known ones, or the task, package or judge that is missing.
     """
     if unknown := [name for name in names if name not in INSTRUMENTS]:
         raise AuditError(f"unknown instrument {unknown[0]!r}", f"Use one of {', '.join(INSTRUMENTS)}")
-    if answering is None:
+    if settings is None:
         return
     for name in sorted({"calibration", "faithfulness"} & set(names)):
-        _refuse_foreign(name, answering)
+        _refuse_foreign(name, settings.answering)
+    if "truthful-generation" in names:
+        check_generation(settings.truth.judge)
     if "accuracy" in names:
-        check_lm_eval(answering.tasks)
+        check_lm_eval(settings.answering.tasks)

@@ -10,7 +10,7 @@ from typing import Any
 from trueprune._support.errors import AuditError
 from trueprune._support.progress import track
 from trueprune.audits.lm_eval_samples import measurements_of
-from trueprune.audits.lm_eval_tasks import SEEDS, contained, find, first_line, load
+from trueprune.audits.lm_eval_tasks import SEEDS, contained, find, first_line, incurious, load
 from trueprune.audits.measurement import Measurement
 from trueprune.models.load import LoadedModel
 from trueprune.texts.tasks.pools import HARNESS, harness_tasks
@@ -76,7 +76,8 @@ def _measure(loaded: LoadedModel, name: str, options: TaskOptions, batch_size: i
         # The harness loads tasks between seeding and asking; its result does not hold them, nor how they aggregate.
         watched = copy.copy(manager)
         watched.load = load_and_keep
-        results = _run(loaded, watched, specs, name, options, batch_size)
+        with incurious():
+            results = _run(loaded, watched, specs, name, options, batch_size)
     if options.shots:
         _warn_of_own_shots(taken["tasks"], options.shots)
     return measurements_of(results, taken["tasks"], taken.get("groups", {}))
@@ -111,8 +112,12 @@ def _run(
             numpy_random_seed=SEEDS[1],
             torch_random_seed=SEEDS[2],
         )
-    except (AssertionError, ImportError, KeyError, NotImplementedError, TypeError, ValueError) as error:
-        raise AuditError(f"lm-eval refuses {HARNESS}{name} ({first_line(error)})", "Leave the task away") from error
+    except AuditError:
+        raise
+    # Prompts are made here, by templates and code of the task, for all documents but the first.
+    except Exception as error:
+        problem = f"lm-eval refuses {HARNESS}{name} ({type(error).__name__}: {first_line(error)})"
+        raise AuditError(problem, "Leave the task away") from error
     finally:
         del model.tie_weights
 

@@ -133,3 +133,19 @@ def contained() -> Iterator[None]:
             logging.disable(disabled)
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+@contextlib.contextmanager
+def incurious() -> Iterator[None]:
+    """Keep the harness from asking git and the machine about themselves: it takes seconds, and git prints past us."""
+    from lm_eval import evaluator
+
+    asking = [name for name in ("get_git_commit_hash", "add_env_info") if hasattr(evaluator, name)]
+    kept = {name: getattr(evaluator, name) for name in asking}
+    try:
+        for name in asking:
+            setattr(evaluator, name, lambda *_: None)
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(evaluator, name, function)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from trueprune._support.errors import AuditError
@@ -89,4 +90,23 @@ def refuse_fitted(name: str, record: Mapping[str, Any] | None, task: str, items:
             raise AuditError(
                 f"{len(shared)} of the {len(items)} items of {task} were used to {use} {name} (e.g. {shared[0]})",
                 "Audit items that it was not fitted on, or fit it on others",
+            )
+
+
+def warn_of_fitted(name: str, record: Mapping[str, Any] | None, tasks: Sequence[str]) -> None:
+    """Say so where lm-eval may ask what a model was fitted on: its documents cannot be told from our items.
+
+    **Arguments:**
+
+    - `name`, `record`: as for `refuse_fitted`.
+    - `tasks`: of lm-evaluation-harness; those called like a set of ours have its questions (`truthfulqa_mc1`).
+    """
+    steps = [*(record or {}).get("history", []), record or {}]
+    used = {source for step in steps for key in FITTING for source in (step.get(key) or {}).get("fitted_on", {})}
+    for task in tasks:
+        if sources := sorted(source for source in used if Path(task).name.startswith(source)):
+            warnings.warn(
+                f"{name} was fitted on questions of {sources[0]}, and lm-eval:{task} does not leave these out: "
+                "its value may be too good",
+                stacklevel=2,
             )

@@ -83,7 +83,7 @@ def audit(
 
     **Raises:** `TruepruneError`; nothing is then written.
     """
-    check_instruments(instruments, answering)
+    check_instruments(instruments)
     if output is not None:
         check_output(Path(output), overwrite, [m for m in (dense, *pruned) if not isinstance(m, LoadedModel)])
     for model in (dense, *pruned):
@@ -120,7 +120,7 @@ def audit_models(
     - `plans`: written beside the report, by model; read after the models were made.
     - the rest as for `audit`.
     """
-    check_instruments(instruments, settings.answering)
+    check_instruments(instruments, settings)
     audited: list[AuditedModel] = []
     context: AuditContext | None = None
     dense: Structure | None = None

@@ -84,7 +84,7 @@ def drop(
     if ranking.answers:
         check_answers(hallucination)
     else:
-        refuse_idle_answers(choice.by, hallucination, asking, contrast)
+        refuse_idle_answers(f"--by {choice.by}", hallucination, asking, contrast)
     if output is not None:
         check_output(Path(output), overwrite, [] if isinstance(model, LoadedModel) else [model])
     loaded = as_loaded(model, loading)

@@ -187,16 +187,17 @@ def check_answers(options: HallucinationOptions) -> None:
 
 
 def refuse_idle_answers(
-    by: str, hallucination: HallucinationOptions, asking: QaOptions, contrast: EavssOptions
+    chosen: str, hallucination: HallucinationOptions, asking: QaOptions, contrast: EavssOptions
 ) -> None:
-    """Refuse options of EAVSS where something else ranks layers; the seed is everybody's.
+    """Refuse options of EAVSS where something else chooses (e.g. `--by cosine`); the seed is everybody's.
 
     **Raises:** `PlanError`.
     """
     given = (hallucination, asking, replace(contrast, seed=EavssOptions().seed))
     if given != (HallucinationOptions(), QaOptions(), EavssOptions()):
         raise PlanError(
-            f"--by {by} compares no answers", "Leave --answer-*, --qa*, --primer and --eavss-* out, or use --by eavss"
+            f"{chosen} compares no answers",
+            "Leave --answer-*, --qa*, --primer and --eavss-* out, or let eavss choose",
         )
 
 

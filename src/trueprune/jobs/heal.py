@@ -34,6 +34,7 @@ from trueprune.repairs.healing import (
 )
 from trueprune.texts.calibration import CalibrationOptions
 from trueprune.texts.qa import QaOptions
+from trueprune.texts.sources import PAPER_NAMES
 
 KEY = "healing"
 PERPLEXITY_TOKENS = 4096
@@ -71,6 +72,7 @@ def heal(
     asking, loading = asking or QaOptions(), loading or LoadOptions()
     check_way(way, healing, teacher is not None)
     _refuse_idle(healing, calibration, asking, way)
+    _refuse_audited(calibration)
     inputs = [m for m in (model, teacher) if m is not None and not isinstance(m, LoadedModel)]
     for source in inputs:
         check_source(source)
@@ -113,6 +115,9 @@ def heal(
         pairs=healing.pairs,
         seed=healing.healing_seed,
     )
+    if store is not None:
+        # Texts and questions in files may have changed while a run stood still.
+        store = replace(store, settings={**store.settings, "data_sha256": data.sha256})
     healed = heal_blocks(loaded, anatomy, chosen.layers, data, way, healing, teacher=taught_by, store=store)
     total, per_block = measured_sparsity(anatomy)
     record: dict[str, Any] = {
@@ -155,9 +160,23 @@ def _refuse_idle(healing: HealingOptions, calibration: CalibrationOptions, askin
         raise RepairError(
             "--nsamples and --seqlen have no meaning for a healing", "Use --steps, --batch and --window instead"
         )
-    observed = (healing.layers or ("prone" if way == "contrastive" else "all")) in ("prone", "random")
+    observed = healing.chosen_by(way) in ("prone", "random")
     if not healing.pairs and not observed and asking != QaOptions():
         raise RepairError("--pairs 0 trains on no answers", "Leave --qa, --qa-items, --primer and --qa-chat out")
+
+
+def _refuse_audited(calibration: CalibrationOptions) -> None:
+    """Refuse texts that are made of the questions and answers of an audit.
+
+    **Raises:** `RepairError`.
+    """
+    for source in calibration.sources:
+        name = source.partition("=")[0]
+        if PAPER_NAMES.get(name, name) == "enriched-truthfulqa":
+            raise RepairError(
+                f"--calibration {name} is made of the questions by which audits judge truth: it would be trained on",
+                "Name other texts; --qa truthfulqa trains on those questions that no audit asks",
+            )
 
 
 def _about(

@@ -42,7 +42,7 @@ def wanted_layers(way: str, options: HealingOptions, n_blocks: int) -> tuple[str
 
     **Raises:** `RepairError` for a list that is none, or names a block that is not there.
     """
-    wanted = options.layers or ("prone" if way == "contrastive" else "all")
+    wanted = options.chosen_by(way)
     if wanted in ("prone", "random"):
         return wanted, ()
     if wanted == "all":

@@ -22,7 +22,7 @@ from trueprune.jobs.common import (
     gather_evidence,
     plan_before,
 )
-from trueprune.jobs.hallucination import Comparison, HallucinationOptions, check_answers
+from trueprune.jobs.hallucination import Comparison, HallucinationOptions, check_answers, refuse_idle_answers
 from trueprune.models.anatomy import Anatomy, read_anatomy
 from trueprune.models.load import LoadedModel
 from trueprune.models.record import history_of
@@ -113,6 +113,8 @@ def prune(
         method = score if ready.method == "uniform" else ready.method
     find_edit(score)
     _refuse_idle_options(score, ready.pattern if ready else shape, edit)
+    if ready is not None or "eavss" not in ALLOCATIONS[rule].needs:
+        refuse_idle_answers("--plan" if ready else f"--method {method}", hallucination, asking, contrast)
     if output is not None:
         check_output(Path(output), overwrite, [] if isinstance(model, LoadedModel) else [model])
     loaded = as_loaded(model, loading)

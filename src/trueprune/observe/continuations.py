@@ -23,6 +23,8 @@ BATCH_TOKENS = 1024
 LEAST_PREFIX = 8
 # A cached token weighs this much less than one that is read.
 COPIED = 16
+# Of a batch that is full, no more than this part is padding: then a further forward costs less.
+PADDING = 1 / 16
 Scores = list[list[np.ndarray]]
 X = TypeVar("X")
 
@@ -234,12 +236,16 @@ def _seen(hidden: Sequence[frozenset[int]], prefix: int, real_BT: Tensor) -> Ten
 
 
 def _chunks(items: Iterable[X], size: Callable[[X], int], limit: int) -> Iterator[list[X]]:
-    """Lists of items whose number times the greatest size stays under a limit; items come by ascending size."""
+    """Lists of items whose number times the greatest size stays under a limit, and without much padding; items come by
+    ascending size."""
     batch: list[X] = []
+    real = 0
     for item in items:
-        if batch and size(item) * (len(batch) + 1) > limit:
+        padded = size(item) * (len(batch) + 1)
+        if batch and (padded > limit or padded - real - size(item) > PADDING * limit):
             yield batch
-            batch = []
+            batch, real = [], 0
         batch.append(item)
+        real += size(item)
     if batch:
         yield batch

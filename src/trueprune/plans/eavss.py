@@ -114,6 +114,7 @@ def eavss_of(profile: AnswerProfile, options: EavssOptions | None = None) -> Eav
     labels_N = profile.hallucinated_N
     rows = _balanced(labels_N, profile.clusters, options.seed) if options.eavss_balance else np.arange(len(labels_N))
     labels_N = labels_N[rows]
+    _refuse_one_kind(labels_N)
     clusters = [profile.clusters[i] for i in rows]
     shuffled_PN = shuffled_labels(labels_N, clusters, options.eavss_shuffles, options.seed)
     entries_N = profile.entries_N[rows].astype(np.float64)

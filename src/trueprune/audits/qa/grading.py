@@ -54,6 +54,7 @@ def graded(text: str, question: Question, *, grade: Grade = "contains", sentence
     F1 with a right answer is above that with every wrong one: this rule is ours, in the form in which TruthfulQA (Lin
     et al. 2022, arXiv 2109.07958) takes BLEU and ROUGE, where a tie is an error. Answers that the set calls right and
     wrong at once take no part. Where it has no wrong answers, sentences are graded as short answers are.
+    What declines is right only where it is an accepted answer, and not by words that it shares with one.
 
     **Arguments:**
 
@@ -70,7 +71,8 @@ def graded(text: str, question: Question, *, grade: Grade = "contains", sentence
         correct = best_f1(text, right) > best_f1(text, wrong)
     else:
         correct = exact or (contained and grade == "contains")
-    return Graded(correct, exact, contained, best_f1(text, question.right), abstains(text))
+    abstained = abstains(text)
+    return Graded(correct and (exact or not abstained), exact, contained, best_f1(text, question.right), abstained)
 
 
 def exact_match(text: str, answers: Iterable[str]) -> bool:
@@ -106,7 +108,8 @@ def token_f1(text: str, answer: str) -> float:
 
 def abstains(text: str) -> bool:
     """Whether a text declines to answer: no letter or digit, one of `NOTHING_SAID`, or a beginning in `DECLINING`."""
-    said = normalise(text)
+    # Many models write the other apostrophe, which SQuAD's normalisation leaves where it is.
+    said = normalise(text.replace("\u2019", "'"))
     return not any(map(str.isalnum, text)) or said in NOTHING_SAID or _declines(said)
 
 

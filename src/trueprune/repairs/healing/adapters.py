@@ -238,7 +238,8 @@ def _peft_layers(sites: Sequence[WeightSite], rank: int, seed: int) -> list[Any]
             fan_in_fan_out=transposed,
         )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # Not that of an accelerator, which is not put back.
+            torch.default_generator.manual_seed(seed)
             inject_adapter_in_model(config, container, adapter_name=NAME)
         for name in own:
             # Of a half-precision model too, what is trained is held in float32.

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trueprune._support.errors import RepairError
+from trueprune._support.errors import RepairError, TextError
+from trueprune._support.hashing import hash_json
 from trueprune.models.load import LoadedModel
 from trueprune.observe.continuations import common_prefix
 from trueprune.texts.calibration import CalibrationOptions, calibration_tokens
@@ -85,6 +86,11 @@ class HealingData:
     seed: int = 0
     origin: Mapping[str, Any] | None = None
 
+    @property
+    def sha256(self) -> str:
+        """Hash of all that is trained on or set aside."""
+        return hash_json([asdict(batch) for batch in (Batch(self.windows, self.pairs), *self.held_out)])
+
     def step(self, number: int) -> Batch:
         """What step `number` sees, whatever came before it."""
         first = number * self.batch
@@ -145,9 +151,17 @@ def healing_data(
 
 def _windows(loaded: LoadedModel, options: CalibrationOptions) -> tuple[list[Row], TokenBatch]:
     """Windows without their padding, which batches put on the right again."""
-    tokens = calibration_tokens(loaded, options)
+    try:
+        tokens = calibration_tokens(loaded, options)
+    except TextError as error:
+        # A healing has other names for the shape of what is drawn.
+        remedy = error.remedy.replace("--seqlen", "--window").replace("--nsamples", "--steps or --batch")
+        raise TextError(error.problem, remedy) from error
     masks = torch.ones_like(tokens.ids_NT, dtype=torch.bool) if tokens.mask_NT is None else tokens.mask_NT
     rows = [tuple(ids[mask].tolist()) for ids, mask in zip(tokens.ids_NT, masks, strict=True)]
+    if len(tokens.origin["drawn"]) > 1:
+        # They come source by source: the last would be seen late, or never where training stops early.
+        random.Random(f"{options.seed}/windows").shuffle(rows)
     return [Row(ids) for ids in rows if len(ids) > 1], tokens
 
 

@@ -130,11 +130,12 @@ class _RowByRow(torch.autograd.Function):
             total += loss.detach()
             if grad_BTV is not None:
                 (grad_KV,) = torch.autograd.grad(loss, logits_KV)
-                grad_BTV[row, :-1][before_T] = (grad_KV / count).to(grad_BTV.dtype)
-        ctx.grad_BTV = grad_BTV
+                # Divided by the count they would be too small for float16, whose loss is not yet scaled here.
+                grad_BTV[row, :-1][before_T] = grad_KV.to(grad_BTV.dtype)
+        ctx.grad_BTV, ctx.count = grad_BTV, count
         return total / count
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         # A graph that is kept for a second pass would find it scaled: nothing here keeps one.
-        return ctx.grad_BTV.mul_(grads[0]), None, None
+        return ctx.grad_BTV.div_(ctx.count / grads[0]), None, None

@@ -121,16 +121,18 @@ class Objective:
         return _vectors(heard, counted_BT)
 
     def _contrast(self, true: dict[int, Tensor], false: dict[int, Tensor]) -> Tensor:
+        """In float32 whatever the precision: answers lie near each other, and cosines near 1 are coarse in bfloat16."""
         losses = []
-        for index, true_PD in true.items():
-            false_PD = false[index]
-            if (map_HD := self.projections.get(index)) is not None:
-                true_PD, false_PD = true_PD @ map_HD.T, false_PD @ map_HD.T
-            if self.options.loss == "infonce":
-                losses.append(info_nce(true_PD, false_PD, self.options.tau))
-            else:
-                losses.append(triplet(true_PD, false_PD, self.options.margin))
-        return torch.stack([loss.to(self.device) for loss in losses]).mean()
+        with torch.autocast(self.device.type, enabled=False):
+            for index, true_PD in true.items():
+                false_PD = false[index]
+                if (map_HD := self.projections.get(index)) is not None:
+                    true_PD, false_PD = true_PD @ map_HD.T, false_PD @ map_HD.T
+                if self.options.loss == "infonce":
+                    losses.append(info_nce(true_PD, false_PD, self.options.tau))
+                else:
+                    losses.append(triplet(true_PD, false_PD, self.options.margin))
+            return torch.stack([loss.to(self.device) for loss in losses]).mean()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from trueprune._support.errors import RepairError
 Way = Literal["contrastive", "lora", "distill"]
 WAYS: tuple[Way, ...] = ("contrastive", "lora", "distill")
 # The best held-out loss of short runs on the demo model with half of its weights gone.
-LEARNING_RATES = {"lora": 1e-3, "full": 1e-4}
+LEARNING_RATES = {"lora": 2e-3, "full": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class HealingOptions:
     - `window`: tokens of a window.
     - `pairs`: questions in a step, each with a right and a wrong answer; 0 trains on text alone. All three ways draw
         the same, so that they differ in the loss alone.
-    - `learning_rate`: of AdamW, at its peak; 0 for 1e-3 with LoRA and 1e-4 with `--adapt full`.
+    - `learning_rate`: of AdamW, at its peak; 0 for 2e-3 with LoRA and 1e-4 with `--adapt full`.
     - `adapt`: `lora` trains matrices of low rank beside the weights (needs peft), `full` the weights themselves. Both
         leave weights that are zero at zero.
     - `rank`: of LoRA's matrices; its update is scaled by 2 (alpha = 2 r).
@@ -86,6 +86,10 @@ class HealingOptions:
     def peak_learning_rate(self) -> float:
         """The learning rate, by default that of what is trained."""
         return self.learning_rate or LEARNING_RATES[self.adapt]
+
+    def chosen_by(self, way: str) -> str:
+        """Which blocks are trained, by default those of the way."""
+        return self.layers or ("prone" if way == "contrastive" else "all")
 
 
 LEAST = {
@@ -150,5 +154,5 @@ def check_way(way: str, options: HealingOptions, teacher: bool) -> None:
             raise RepairError(f"--teacher has no meaning for --with {way}", "Leave it out, or use --with distill")
     if options.adapt == "full":
         refuse(("rank",), "for --adapt full")
-    if options.layers not in (None, "prone", "random"):
-        refuse(("layer_share",), f"for --layers {options.layers}")
+    if (chosen_by := options.chosen_by(way)) not in ("prone", "random"):
+        refuse(("layer_share",), f"for --layers {chosen_by}")

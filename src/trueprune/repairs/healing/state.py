@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from torch import Tensor
 from trueprune._support.errors import RepairError
 
 SCHEMA = 1
+# All that a store writes: nothing else in its folder is ever replaced or removed.
+OWN = ("state.json", ".state.json.part", "step-*.safetensors", ".step-*.safetensors.part")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,21 +39,31 @@ class Store:
     settings: Mapping[str, Any]
     notes: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def begun(self) -> bool:
+        """Whether a state was written."""
+        return (self.folder / "state.json").is_file()
+
     def read(self) -> dict[str, Any] | None:
         """What was written last, without its tensors; `None` where nothing was.
 
-        **Raises:** `RepairError` that names the first setting that differs, or a damaged file.
+        **Raises:** `RepairError` that names the first setting that differs, a damaged file, or one that is not ours.
         """
+        if other := self._others():
+            raise RepairError(
+                f"{self.folder}, where a healing keeps its state, is or holds something else ({other[0].name})",
+                "Move it away, or choose another folder with -o",
+            )
         file = self.folder / "state.json"
-        if not file.is_file():
+        if not self.begun:
             return None
         try:
             state = json.loads(file.read_text(encoding="utf-8"))
-            known = state["settings"]
+            known = {"schema": state["schema"], **state["settings"]}
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise RepairError(f"{file} cannot be read ({error})", f"Remove {self.folder} to start again") from error
         # As they would come back from JSON: tuples are lists there.
-        for name, value in json.loads(json.dumps(dict(self.settings))).items():
+        for name, value in json.loads(json.dumps({"schema": SCHEMA, **self.settings})).items():
             if known.get(name) != value:
                 raise RepairError(
                     f"{self.folder} holds a healing that was cut off, with {name} {known.get(name)!r}, not {value!r}",
@@ -92,8 +104,18 @@ class Store:
             raise RepairError(f"cannot write {self.folder} ({error})", "Free some space; run again to go on") from error
 
     def remove(self) -> None:
-        """Take the folder away once the model is saved."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Take away what was written, once the model is saved."""
+        with suppress(OSError):
+            for pattern in OWN:
+                for file in self.folder.glob(pattern):
+                    file.unlink()
+            self.folder.rmdir()
+
+    def _others(self) -> list[Path]:
+        if self.folder.exists() and not self.folder.is_dir():
+            return [self.folder]
+        found = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        return [path for path in found if not any(path.match(pattern) for pattern in OWN)]
 
 
 def _settle(part: Path, file: Path) -> None:

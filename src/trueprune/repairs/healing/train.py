@@ -122,7 +122,7 @@ class Trainer:
         try:
             self._train(progress)
         except KeyboardInterrupt:
-            if self.store is not None:
+            if self.store is not None and self.store.begun:
                 warnings.warn(f"{self.store.folder} keeps the last evaluation: run again to go on", stacklevel=1)
             raise
         self._put(self.best)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trueprune._support.errors import TextError
-from trueprune.texts.qa.contract import JudgedAnswer, Question
+from trueprune.texts.qa.contract import JudgedAnswer, Question, QuestionSet
 from trueprune.texts.qa.normalise import tokens_of
 from trueprune.texts.qa.pools import check_sets, find_set, set_questions
 from trueprune.texts.qa.primers import primer_text
@@ -22,11 +22,12 @@ def answer_pairs(
 ) -> list[JudgedAnswer]:
     """For each question a right answer and then a wrong one: as many true as hallucinated, in a fixed order.
 
-    Which right and which wrong answer it is, the hash of the question's id says: the same whatever else is asked. A
-    question without wrong answers takes the best right answer of another question of its set and side, of the same
-    form where there is one (with a digit, with a capital, all in capitals, so many words), that is none of its own and
-    neither holds nor is held by one (`Paris`, `Paris, France`). Its own right answer is then the best, too: an alias on
-    one side alone would tell the sides apart. This reading is ours.
+    Which right and which wrong answer it is, the hash of the question's id says: the same whatever else is asked. Of
+    short answers the right one is always the best, and so in the form of the wrong ones: an alias (`the iris`, `10`) on
+    one side alone would tell the sides apart. A question without wrong answers takes the best right answer of another
+    question of its set and side, of the same form where there is one (with a digit, with a capital, all in capitals, so
+    many words), that is none of its own and neither holds nor is held by one (`Paris`, `Paris, France`). This reading
+    is ours.
 
     **Arguments:**
 
@@ -50,19 +51,20 @@ def answer_pairs(
         for question in pool[:limit] if limit else pool:
             prompt = ask(question, primer, chat=options.qa_chat, tokenizer=tokenizer)
             own, cluster = f"{source.name}:{question.id}", f"{source.name}:{question.cluster or question.id}"
-            for answer, hallucinated in zip(_pair(question, pool, source.name), (False, True), strict=True):
+            for answer, hallucinated in zip(_pair(question, pool, source), (False, True), strict=True):
                 found.append(JudgedAnswer(own, prompt.prompt, f" {answer}", hallucinated, cluster, prompt.special))
     return found
 
 
-def _pair(question: Question, pool: Sequence[Question], name: str) -> tuple[str, str]:
+def _pair(question: Question, pool: Sequence[Question], source: QuestionSet) -> tuple[str, str]:
     right, wrong = (_undisputed(answers, question) for answers in (question.right, question.wrong))
     if not right:
-        problem = f"every right answer of the question {question.id} of {name} is disputed"
+        problem = f"every right answer of the question {question.id} of {source.name} is disputed"
         raise TextError(problem, "Remove the question")
-    if wrong:
-        return right[_drawn(f"{question.id}/right", len(right))], wrong[_drawn(f"{question.id}/wrong", len(wrong))]
-    return right[0], _borrowed(question, right[0], pool, name)
+    if not wrong:
+        return right[0], _borrowed(question, right[0], pool, source.name)
+    own = right[_drawn(f"{question.id}/right", len(right))] if source.sentences else right[0]
+    return own, wrong[_drawn(f"{question.id}/wrong", len(wrong))]
 
 
 def _undisputed(answers: Sequence[str], question: Question) -> list[str]:
