@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.layers import cell, copied
 from trueprune import (
     AuditOptions,
-    AuditReport,
     CalibrationOptions,
     DropOptions,
     HealingOptions,
@@ -25,8 +24,9 @@ from trueprune import (
     repair,
     show_progress,
 )
-from trueprune.audits.context import AuditSettings
-from trueprune.jobs.audit import audit_models
+from trueprune.audits.context import AuditContext, AuditSettings
+from trueprune.audits.instruments import INSTRUMENTS
+from trueprune.audits.subject import Subject
 from trueprune.models import LoadedModel
 from trueprune.reports.audit import AuditedModel, compare
 
@@ -50,7 +50,6 @@ HEALED: dict[str, tuple[str, str]] = {
     "random blocks": ("contrastive", "random"),
 }
 TRAINED = QaOptions(qa=("truthfulqa", "general", "misconceptions", "triviaqa"), qa_items=120)
-INSTRUMENTS = ("perplexity", "lie-detection", "truthfulness", "open-qa")
 COLUMNS = {
     "MC1": "mc1/truthfulqa",
     "MC2": "mc2/truthfulqa",
@@ -61,6 +60,19 @@ COLUMNS = {
     "lie detection, dense probe": "grouped/logistic/frozen",
     "perplexity": "perplexity",
 }
+MEASURING = AuditOptions(
+    text="wikitext2",
+    max_tokens=8192,
+    statements="truth-is-universal",
+    per_dataset=82,
+    protocols=("grouped",),
+    probes=("logistic",),
+)
+# What is asked, by the instruments that ask it.
+ASKED = {
+    ("perplexity", "lie-detection", "truthfulness"): QaOptions(qa=("truthfulqa",), qa_items=150),
+    ("open-qa",): QaOptions(qa=("general",), qa_items=150),
+}
 
 
 def main() -> None:
@@ -70,66 +82,89 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(BASES))
     parser.add_argument("--steps", type=int, default=24)
     options = parser.parse_args()
-    dense = load("demo")
-    settings = AuditSettings(
-        AuditOptions(
-            text="wikitext2",
-            max_tokens=8192,
-            statements="truth-is-universal",
-            per_dataset=82,
-            protocols=("grouped",),
-            probes=("logistic",),
-        ),
-        asking=QaOptions(qa=("truthfulqa", "general"), qa_items=120),
-        truth=TruthOptions(new_tokens=16),
-    )
     bases = options.only or list(BASES)
-    with show_progress():
-        for base in bases:
-            folder = _folder(options.output, base)
-            if (folder / "controls.json").is_file():
-                continue
-            print(base, file=sys.stderr, flush=True)
-            models = models_of(dense, base, options.steps)
-            report = audit_models(models, folder, instruments=INSTRUMENTS, settings=settings, overwrite=True)
-            text = json.dumps(against_controls(report), indent=1)
-            (folder / "controls.json").write_text(text + "\n", encoding="utf-8")
+    missing = [base for base in bases if not _file(options.output, base).is_file()]
+    if missing:
+        dense = load("demo")
+        with show_progress():
+            audit = Audit(dense)
+            for base in missing:
+                _say(base)
+                report = run(audit, dense, base, options.steps)
+                file = _file(options.output, base)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for base in bases:
-        folder = _folder(options.output, base)
-        print(f"\n### {base}\n\n{markdown(folder / 'audit.json')}\n\n{controls(folder / 'controls.json')}")
+        found = json.loads(_file(options.output, base).read_text(encoding="utf-8"))
+        print(f"\n### {base}\n\n{markdown(found)}\n\n{controls(found['controls'])}")
 
 
-def _folder(output: Path, base: str) -> Path:
-    return output / base.replace(" %", "").replace(" ", "-")
+def _file(output: Path, base: str) -> Path:
+    return output / f"{base.replace(' %', '').replace(' ', '-')}.json"
 
 
-def models_of(dense: LoadedModel, base: str, steps: int) -> Iterator[tuple[str, Callable[[], LoadedModel]]]:
-    """The dense model, the pruned one, and copies of it that were healed."""
-    yield "dense", lambda: dense
+def _say(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+class Audit:
+    """The same instruments on every model; the dense one is measured once."""
+
+    def __init__(self, dense: LoadedModel):
+        self.dense = Subject("dense", dense)
+        truth = TruthOptions(new_tokens=16)
+        self.contexts = {
+            names: AuditContext(AuditSettings(MEASURING, asking=asking, truth=truth), self.dense)
+            for names, asking in ASKED.items()
+        }
+        self.measured = self._of(self.dense)
+
+    def of(self, name: str, model: LoadedModel) -> AuditedModel:
+        """What a model shows."""
+        return self._of(Subject(name, model))
+
+    def _of(self, subject: Subject) -> AuditedModel:
+        _say(f"audit: {subject.name}")
+        found = [m for names, context in self.contexts.items() for n in names for m in INSTRUMENTS[n](subject, context)]
+        return AuditedModel(subject.name, found)
+
+
+def run(audit: Audit, dense: LoadedModel, base: str, steps: int) -> dict[str, Any]:
+    """One base before and after healing, against the dense model, and contrastive healing against its controls."""
     pruned = BASES[base](copied(dense))
-    if base != "dense":
-        yield base, lambda: pruned
+    models = [audit.measured] + ([audit.of(base, pruned)] if base != "dense" else [])
+    healings = {}
     for name, (way, layers) in HEALED.items():
-        yield name, lambda way=way, layers=layers: healed(pruned, way, layers, steps)
+        _say(f"heal: {name}")
+        if layers == "prone" and "contrastive" in healings:
+            # Chosen once.
+            layers = ",".join(map(str, healings["contrastive"]["layers"]))
+        healed, healings[name] = heal(pruned, way, layers, steps)
+        models.append(audit.of(name, healed))
+    rows = compare(models, {}, resamples=2000, seed=0).rows
+    return {
+        "healings": healings,
+        "measurements": [row.to_json() for row in rows if row.metric in COLUMNS.values()],
+        "controls": against_controls(models),
+    }
 
 
-def healed(pruned: LoadedModel, way: str, layers: str, steps: int) -> LoadedModel:
-    """A copy that was trained."""
-    print(f"healing: {way}, {layers}", file=sys.stderr, flush=True)
-    # Held-out windows end the training, as they would for a user.
+def heal(pruned: LoadedModel, way: str, layers: str, steps: int) -> tuple[LoadedModel, dict[str, Any]]:
+    """A copy that was trained, and how that went."""
     healing = HealingOptions(steps=steps, batch=4, layers=layers, evaluate_every=12)
-    calibration = replace(C4, nsamples=CalibrationOptions().nsamples)
+    # How many windows and of what length, the healing says itself.
+    calibration = CalibrationOptions(sources=C4.sources)
     found = repair(copied(pruned), using=way, healing=healing, asking=TRAINED, calibration=calibration)
-    print(json.dumps({k: found.record["healing"][k] for k in ("layers", "stopped", "seconds")}), file=sys.stderr)
-    return found.loaded
+    names = ("layers", "stopped", "best_step", "curve", "seconds")
+    return found.loaded, {name: found.record["healing"][name] for name in names}
 
 
-def against_controls(report: AuditReport) -> list[dict[str, Any]]:
+def against_controls(models: Sequence[AuditedModel]) -> list[dict[str, Any]]:
     """The paired change from each control to contrastive healing."""
-    models = {model.name: model for model in report.models}
+    by_name = {model.name: model for model in models}
     rows = []
     for control in list(HEALED)[1:]:
-        pair = [AuditedModel(name, models[name].measurements) for name in (control, "contrastive")]
+        pair = [AuditedModel(name, by_name[name].measurements) for name in (control, "contrastive")]
         found = compare(pair, {}, resamples=2000, seed=0)
         rows += [
             {"control": control, **row.to_json()}
@@ -139,9 +174,8 @@ def against_controls(report: AuditReport) -> list[dict[str, Any]]:
     return rows
 
 
-def markdown(file: Path) -> str:
+def markdown(report: dict[str, Any]) -> str:
     """A table of one base: value, and in brackets the interval of the paired change against the dense model."""
-    report = json.loads(file.read_text(encoding="utf-8"))
     rows: dict[str, dict[str, Any]] = {}
     for row in report["measurements"]:
         rows.setdefault(row["model"], {})[row["metric"]] = row
@@ -152,9 +186,9 @@ def markdown(file: Path) -> str:
     return "\n".join(lines)
 
 
-def controls(file: Path) -> str:
+def controls(found: list[dict[str, Any]]) -> str:
     """Contrastive healing less each control: the change, and its interval."""
-    rows = {(row["control"], row["metric"]): row["change"] for row in json.loads(file.read_text(encoding="utf-8"))}
+    rows = {(row["control"], row["metric"]): row["change"] for row in found}
     lines = ["| contrastive less | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
     for control in dict.fromkeys(control for control, _ in rows):
         cells = [_change(rows.get((control, metric)), metric) for metric in COLUMNS.values()]
