@@ -18,7 +18,6 @@ from trueprune.plans.evidence import AllocationOptions
 from trueprune.plans.plan import Plan
 from trueprune.reports.audit import AuditReport
 from trueprune.texts.calibration import CalibrationOptions, calibration_tokens
-from trueprune.texts.qa.prompts import QaOptions
 from trueprune.texts.tasks.questions import TaskOptions
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "owl", "tplo")
@@ -34,7 +33,6 @@ def demo(
     allocation: AllocationOptions = AllocationOptions(),
     measuring: AuditOptions = AuditOptions(per_dataset=64, protocols=("grouped", "leave-one-topic-out")),
     answering: TaskOptions = TaskOptions(tasks=("sentiment", "commonsense"), items=100),
-    asking: QaOptions = QaOptions(qa_items=60),
     overwrite: bool = False,
 ) -> AuditReport:
     """Prune SmolLM2-135M-Instruct by five methods and audit them all against the dense model.
@@ -52,7 +50,6 @@ def demo(
     - `allocation`: constants of OWL, SWL and TPLO.
     - `measuring`: how the audit measures.
     - `answering`: what accuracy and calibration ask.
-    - `asking`: what truthfulness and open question answering ask.
     - `overwrite`: replace the output folder if it exists.
 
     **Returns:** an `AuditReport`.
@@ -86,8 +83,8 @@ def demo(
     return audit_models(
         each_from_dense(loaded, {method: run(method) for method in methods}, plans),
         output,
-        instruments=(*DEFAULT_INSTRUMENTS, "accuracy", "calibration", "truthfulness", "open-qa"),
-        settings=AuditSettings(measuring, answering=answering, asking=asking),
+        instruments=(*DEFAULT_INSTRUMENTS, "accuracy", "calibration"),
+        settings=AuditSettings(measuring, answering=answering),
         overwrite=overwrite,
         plans=plans,
     )
