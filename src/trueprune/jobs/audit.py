@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,16 +18,15 @@ from trueprune.audits.context import AuditContext, AuditOptions, AuditSettings
 from trueprune.audits.efficiency import EfficiencyOptions
 from trueprune.audits.efficiency_size import Structure, read_structure
 from trueprune.audits.faithfulness.explain import ExplanationOptions, write_explanations
-from trueprune.audits.instruments import BESIDE_DENSE, INSTRUMENTS, check_instruments
+from trueprune.audits.instruments import BESIDE_DENSE, check_instruments
 from trueprune.audits.predictions import write_predictions
 from trueprune.audits.qa.answers import write_answers
 from trueprune.audits.qa.choices import write_choices
 from trueprune.audits.qa.open_qa import INSTRUMENT as OPEN_QA
 from trueprune.audits.qa.options import TruthOptions
-from trueprune.audits.separation import separation_curve
 from trueprune.audits.subject import Subject
-from trueprune.edits.prune import measured_sparsity
 from trueprune.jobs.common import LoadOptions, as_loaded
+from trueprune.jobs.measuring import measure_model
 from trueprune.models.load import LoadedModel, check_source
 from trueprune.plans.plan import Plan
 from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings_of, write_report
@@ -131,7 +129,7 @@ def audit_models(
         subject = Subject(name, make(), use_cache=measuring.cache)
         if context is None:
             context = AuditContext(settings, subject)
-        model = _measure(subject, context, instruments)
+        model = measure_model(subject, context, instruments)
         if "efficiency" in instruments:
             structure = read_structure(subject.anatomy)
             dense = dense or structure
@@ -187,41 +185,6 @@ def _write_tables(subjects: Sequence[Subject], folder: Path) -> None:
     choices = [(subject.name, name, found) for subject in subjects for name, found in subject.choices.items()]
     if choices:
         write_choices(choices, folder / "choices.parquet")
-
-
-def _measure(subject: Subject, context: AuditContext, instruments: Sequence[str]) -> AuditedModel:
-    measurements = [m for name in instruments for m in INSTRUMENTS[name](subject, context)]
-    total, per_block = measured_sparsity(subject.anatomy)
-    about: dict[str, Any] = {
-        "source": subject.loaded.source,
-        "measured_sparsity": total,
-        "measured_sparsity_blocks": per_block,
-    }
-    if record := subject.loaded.record:
-        about["method"] = record.get("method")
-        for step in (*record.get("history", []), record):
-            _warn_of_leaks(subject.name, step, context.options)
-    curves = {}
-    if {"separation", "lie-detection"} & set(instruments):
-        curve_L = separation_curve(context.statements, subject.activations(context.statements))
-        curves["separation"] = curve_L.tolist()
-    return AuditedModel(subject.name, measurements, about, curves)
-
-
-def _warn_of_leaks(name: str, record: Mapping[str, Any], options: AuditOptions) -> None:
-    """Say so when the audited statements may have chosen the model's sparsities or calibrated it."""
-    calibration = record.get("calibration") or {}
-    plan = record.get("plan") or {}
-    used_labels = plan.get("method") in ("swl", "tplo")
-    used = used_labels or "statements" in (calibration.get("drawn") or {})
-    for key, ours in (("selection", options.selection), ("statements", options.statements)):
-        theirs = (plan.get("evidence") or {}).get(key, calibration.get(key, ours))
-        if used and theirs != ours:
-            warnings.warn(
-                f"{name} was pruned with --{key} {theirs} and is audited with --{key} {ours}: "
-                "statements that made it may test it. Audit with the same one",
-                stacklevel=2,
-            )
 
 
 def _loader(model: str | Path | LoadedModel, loading: LoadOptions) -> Callable[[], LoadedModel]:

@@ -1,0 +1,1 @@
+"""What pruning and auditing would cost, from a model's configuration alone."""

@@ -1,0 +1,1 @@
+"""Gates: bounds on what pruning may change, and the verdict on a model."""

@@ -1,0 +1,1 @@
+"""Grids of pruned models: cells that are whole or absent, in one process or on Ray."""
