@@ -61,18 +61,45 @@ def paired_change(before: Measurement, after: Measurement, *, resamples: int = R
 
     **Raises:** `AuditError` if the two were measured on different items.
     """
-    if list(before.item_ids) != list(after.item_ids):
-        missing = set(before.item_ids) ^ set(after.item_ids)
-        example = f", e.g. {min(missing)}" if missing else " in another order"
-        raise AuditError(
-            f"{before.instrument} {before.metric}: the two models were measured on different items"
-            f" ({len(missing)} differ{example})",
-            "Audit both in one run",
-        )
+    _refuse_other_items(before, after)
     counts_Rn = cluster_counts(_clusters(before), resamples, seed)
     change_R = after.resample(counts_Rn) - before.resample(counts_Rn)
     change = after.value - before.value
     return _estimate(change_R, change, before.n)
+
+
+def paired_ratio(before: Measurement, after: Measurement, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """`after / before` of one metric on the same items, each resample drawn for both at once.
+
+    The bootstrap's own bias is taken off as a factor, so that a ratio of positive numbers has positive bounds; that is
+    ours.
+
+    **Arguments:**
+
+    - `before`, `after`: the metric of the dense and of the pruned model.
+    - `resamples`, `seed`: as for `estimate`.
+
+    **Raises:** `AuditError` as `paired_change`; `UndefinedRatioError` if the dense value is zero, or so near to
+    it that some resamples are.
+    """
+    _refuse_other_items(before, after)
+    counts_Rn = cluster_counts(_clusters(before), resamples, seed)
+    before_R, after_R, value = before.resample(counts_Rn), after.resample(counts_Rn), before.value
+    defined_R = np.isfinite(before_R) & np.isfinite(after_R)
+    if value <= 0 or (before_R[defined_R] <= 0).any():
+        raise UndefinedRatioError(
+            f"{before.instrument} {before.metric} of the dense model is {value:.4g}: too near to zero for a ratio",
+            "Bound the change instead",
+        )
+    ratio_R, ratio = after_R[defined_R] / before_R[defined_R], after.value / value
+    if not len(ratio_R):
+        raise AuditError("no resample of the items leaves the metric defined", "Give more items")
+    mean = ratio_R.mean()
+    return _estimate(ratio_R * (ratio / mean if mean > 0 else 1.0), ratio, before.n)
+
+
+class UndefinedRatioError(AuditError):
+    """A ratio to a dense value that may be zero."""
 
 
 def cluster_counts(clusters: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -88,6 +115,27 @@ def cluster_counts(clusters: np.ndarray, resamples: int, seed: int) -> np.ndarra
     rng = np.random.default_rng(seed)
     counts_RG = rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
     return counts_RG[:, clusters].astype(np.float64)
+
+
+def _refuse_other_items(before: Measurement, after: Measurement) -> None:
+    if list(before.item_ids) == list(after.item_ids):
+        return
+    first, second = set(before.item_ids), set(after.item_ids)
+    differ = first ^ second
+    how = f"(the same {before.n} in another order)"
+    if differ:
+        only = {"first": first - second, "second": second - first}
+        sides = [f"{len(items)} only in the {name}{_examples(items)}" for name, items in only.items()]
+        how = f"({len(differ)} differ, e.g. {min(differ)}): {', '.join(sides)}, {len(first & second)} in both"
+    raise AuditError(
+        f"{before.instrument} {before.metric}: the two models were measured on different items {how}",
+        "Audit both in one run, or with the same options",
+    )
+
+
+def _examples(items: set[str]) -> str:
+    few = sorted(items)[:3]
+    return f" ({' '.join(few)}{' ...' if len(items) > len(few) else ''})" if few else ""
 
 
 def _clusters(measurement: Measurement) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -66,8 +67,9 @@ class Outcome:
     - `check`: the bound.
     - `status`: `pass` where the whole interval keeps the bound, `fail` where none of it does, else `inconclusive`.
     - `passed`: how it counts.
-    - `value`, `interval`, `n`: of the quantity that is bounded.
+    - `value`, `interval`, `n`: of the quantity that is bounded; NaN and 0 items where it is undefined.
     - `needed`: where inconclusive, about how many items would decide it if the value stays; `None` if none could.
+    - `note`: what else there is to know, in a sentence: why it is undefined, or that it rests on very few items.
     """
 
     model: str
@@ -79,10 +81,17 @@ class Outcome:
     interval: tuple[float, float]
     n: int
     needed: int | None = None
+    note: str = ""
+
+    @property
+    def undefined(self) -> bool:
+        """Whether there is no number to hold against the bound."""
+        return not math.isfinite(self.value)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {**asdict(self), "interval": list(self.interval)}
+        """Plain data; `None` for what is undefined."""
+        value, low, high = (x if math.isfinite(x) else None for x in (self.value, *self.interval))
+        return {**asdict(self), "value": value, "interval": [low, high]}
 
 
 @dataclass(frozen=True)
@@ -109,4 +118,17 @@ class Verdict:
 
     def passed(self, model: str | None = None) -> bool:
         """Whether one model keeps every bound, or all models do."""
+        if model is not None and model not in self.models:
+            raise KeyError(f"the gate {self.gate.name} did not judge {model!r}")
         return all(outcome.passed for outcome in (self.outcomes if model is None else self.of(model)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: the gate's name, whether all models pass, a sentence, and by model what became of each bound."""
+        # Its words are about verdicts, and this file is what they import.
+        from trueprune.reports.gates.words import sentence
+
+        models = {
+            name: {"passed": self.passed(name), "outcomes": [outcome.to_json() for outcome in self.of(name)]}
+            for name in self.models
+        }
+        return {"gate": self.gate.name, "passed": self.passed(), "sentence": sentence(self), "models": models}
