@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from trueprune._support.errors import AuditError
+from trueprune.audits.draws import cluster_counts
 from trueprune.audits.measurement import Measurement
 from trueprune.reports import AuditedModel, compare, estimate, paired_change
 from trueprune.reports.gates import Check, Gate, judge
 from trueprune.reports.gates.judging import status_of
 from trueprune.reports.gates.power import items_needed, two_digits
-from trueprune.reports.paired import UndefinedRatioError, cluster_counts, paired_ratio
+from trueprune.reports.paired import UndefinedRatioError, paired_ratio
 
 RESAMPLES = 400
 DRAWS = {"resamples": RESAMPLES, "seed": 0}

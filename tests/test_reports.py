@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from trueprune._support.errors import AuditError
+from trueprune.audits.draws import cluster_counts
 from trueprune.audits.measurement import Measurement
 from trueprune.audits.separation import SeparationMeasurement, measure_separation, separation_curve
 from trueprune.cli.show import show
 from trueprune.observe.separation import separation_ratio
 from trueprune.reports import AuditedModel, compare, estimate, paired_change
 from trueprune.reports.audit import write_report
-from trueprune.reports.paired import cluster_counts
 from trueprune.reports.plots import plot_curves
 from trueprune.reports.tables import audit_table, prune_table, scan_table
 from trueprune.texts import Statement, StatementSet

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trueprune._support.markdown import code_block, code_span, text
+
 
 def model_card(record: Mapping[str, Any], source: str) -> str:
     """Markdown that says what was done to the model and how to do it again.
@@ -16,7 +18,16 @@ def model_card(record: Mapping[str, Any], source: str) -> str:
     """
     plan = record.get("plan") or {}
     done = "pruned" if plan else "healed" if record.get("healing") else "recalibrated"
-    lines = ["---", "tags:", "- trueprune", *(["- pruning"] if plan else []), "---", "", f"# {source}, {done}", ""]
+    lines = [
+        "---",
+        "tags:",
+        "- trueprune",
+        *(["- pruning"] if plan else []),
+        "---",
+        "",
+        f"# {text(source)}, {done}",
+        "",
+    ]
     for step in dict.fromkeys(plan.get("order") or (("prune",) if plan else ())):
         lines += _dropped(plan["drop"]) if step == "drop" else _pruned(record, plan)
     for step in (*record.get("history", []), record):
@@ -24,9 +35,9 @@ def model_card(record: Mapping[str, Any], source: str) -> str:
         if found.get("folded") or step is record:
             lines += _recalibrated(found)
         lines += _healed(step.get("healing") or {})
-    lines += [f"Note: {note}.\n" for note in plan.get("notes", [])]
+    lines += [f"Note: {text(str(note))}.\n" for note in plan.get("notes", [])]
     if command := record.get("command"):
-        lines += ["Made by:", "", "```", str(command), "```", ""]
+        lines += ["Made by:", "", *code_block([str(command)]), ""]
     lines += ["`trueprune.json` holds the plan, the seed, the hash of the calibration tokens and the versions.", ""]
     return "\n".join(lines)
 
@@ -36,9 +47,9 @@ def _pruned(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
     later = str(record.get("method")).startswith(("drop", "repair"))
     method = plan.get("method") if later else record.get("method")
     return [
-        f"Pruned with trueprune: method `{method}`, "
-        f"score `{plan.get('score')}`, "
-        f"pattern `{plan.get('pattern')}`, target sparsity {plan.get('sparsity')}, "
+        f"Pruned with trueprune: method {code_span(str(method))}, "
+        f"score {code_span(str(plan.get('score')))}, "
+        f"pattern {code_span(str(plan.get('pattern')))}, target sparsity {plan.get('sparsity')}, "
         f"{len(plan.get('blocks', []))} blocks, measured sparsity of the pruned matrices "
         f"{record.get('measured_sparsity', 0):.4f}.",
         "",
@@ -51,7 +62,7 @@ def _pruned(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
 def _recalibrated(found: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
-    tasks = ", ".join(f"{len(items)} items of {task}" for task, items in found.get("fitted_on", {}).items())
+    tasks = ", ".join(f"{len(items)} items of {text(task)}" for task, items in found.get("fitted_on", {}).items())
     if found.get("folded"):
         said = (
             f"Recalibrated with trueprune: all logits are divided by the temperature T = {found['temperature']:.4f}, "
@@ -69,8 +80,10 @@ def _recalibrated(found: Mapping[str, Any]) -> list[str]:
 def _healed(found: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
-    questions = ", ".join(f"{len(items)} questions of {name}" for name, items in found.get("fitted_on", {}).items())
-    taught = f" from `{found['teacher']}`" if found.get("teacher") else ""
+    questions = ", ".join(
+        f"{len(items)} questions of {text(name)}" for name, items in found.get("fitted_on", {}).items()
+    )
+    taught = f" from {code_span(str(found['teacher']))}" if found.get("teacher") else ""
     options = found.get("options", {})
     kept = f"the weights of step {found['best_step']} are kept" if found.get("best_step") else "nothing was gained"
     return [
@@ -99,7 +112,7 @@ def _dropped(drop: Mapping[str, Any]) -> list[str]:
     ]
     lines = [
         f"Taken away with trueprune, of {drop.get('n_blocks')} blocks counted from 0: {'; '.join(gone)}. "
-        f"Chosen by `{drop.get('by')}`, {drop.get('schedule')}.",
+        f"Chosen by {code_span(str(drop.get('by')))}, {drop.get('schedule')}.",
         "",
     ]
     if listed["attention"] or listed["mlp"]:

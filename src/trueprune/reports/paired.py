@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trueprune._support.errors import AuditError
+from trueprune.audits.draws import counts_of
 from trueprune.audits.measurement import Measurement
 
 RESAMPLES = 2000
@@ -46,7 +47,7 @@ def estimate(measurement: Measurement, *, resamples: int = RESAMPLES, seed: int 
     - `resamples`: R.
     - `seed`: of the draws; the same items and seed give the same draws, whatever the metric.
     """
-    counts_Rn = cluster_counts(_clusters(measurement), resamples, seed)
+    counts_Rn = counts_of(measurement, resamples, seed)
     value = measurement.value
     return _estimate(measurement.resample(counts_Rn), value, measurement.n)
 
@@ -62,7 +63,7 @@ def paired_change(before: Measurement, after: Measurement, *, resamples: int = R
     **Raises:** `AuditError` if the two were measured on different items.
     """
     _refuse_other_items(before, after)
-    counts_Rn = cluster_counts(_clusters(before), resamples, seed)
+    counts_Rn = counts_of(before, resamples, seed)
     change_R = after.resample(counts_Rn) - before.resample(counts_Rn)
     change = after.value - before.value
     return _estimate(change_R, change, before.n)
@@ -83,7 +84,7 @@ def paired_ratio(before: Measurement, after: Measurement, *, resamples: int = RE
     it that some resamples are.
     """
     _refuse_other_items(before, after)
-    counts_Rn = cluster_counts(_clusters(before), resamples, seed)
+    counts_Rn = counts_of(before, resamples, seed)
     before_R, after_R, value = before.resample(counts_Rn), after.resample(counts_Rn), before.value
     defined_R = np.isfinite(before_R) & np.isfinite(after_R)
     if value <= 0 or (before_R[defined_R] <= 0).any():
@@ -100,21 +101,6 @@ def paired_ratio(before: Measurement, after: Measurement, *, resamples: int = RE
 
 class UndefinedRatioError(AuditError):
     """A ratio to a dense value that may be zero."""
-
-
-def cluster_counts(clusters: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """How often each item occurs when clusters are drawn with replacement.
-
-    **Arguments:**
-
-    - `clusters`: integer cluster of each item, `0 .. G-1`, of shape `(n,)`.
-
-    **Returns:** of shape `(R, n)`.
-    """
-    groups = int(clusters.max()) + 1
-    rng = np.random.default_rng(seed)
-    counts_RG = rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
-    return counts_RG[:, clusters].astype(np.float64)
 
 
 def _refuse_other_items(before: Measurement, after: Measurement) -> None:
@@ -136,13 +122,6 @@ def _refuse_other_items(before: Measurement, after: Measurement) -> None:
 def _examples(items: set[str]) -> str:
     few = sorted(items)[:3]
     return f" ({' '.join(few)}{' ...' if len(items) > len(few) else ''})" if few else ""
-
-
-def _clusters(measurement: Measurement) -> np.ndarray:
-    if measurement.n == 0:
-        raise AuditError(f"{measurement.instrument} {measurement.metric} has no items", "Give more items")
-    labels = measurement.item_ids if measurement.clusters is None else measurement.clusters
-    return np.unique(np.array(labels, dtype=str), return_inverse=True)[1].reshape(-1)
 
 
 def _estimate(values_R: np.ndarray, value: float, n: int) -> Estimate:
