@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-engines check bench results results-layers results-attention results-recalibration results-healing clean
+.PHONY: demo test test-slow test-engines test-browser check docs docs-serve bench results results-layers results-attention results-recalibration results-healing clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -42,6 +42,22 @@ $(VENV)/.engines: $(VENV)/.dev
 
 test-engines: $(VENV)/.engines  ## exports in llama.cpp and mlx-lm; the former is compiled where it has no wheel
 	OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m engines -q -s
+
+# Debian's chromium, driven by Playwright; axe-core looks for faults of accessibility.
+$(VENV)/.browser: $(VENV)/.dev
+	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium
+	$(PIP) -e '.[browser]'
+	npm install --no-audit --no-fund --no-save --prefix $(VENV)/npm axe-core@4
+	touch $@
+
+test-browser: $(VENV)/.browser  ## the HTML report in headless Chromium
+	HF_HUB_OFFLINE=1 TRUEPRUNE_AXE=$(VENV)/npm/node_modules/axe-core/axe.min.js $(BIN)/python -m pytest -m browser -q
+
+docs: $(VENV)/.dev  ## the documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(VENV)/.dev  ## the documentation site on this machine, rebuilt as files change
+	$(BIN)/python -m mkdocs serve
 
 bench: $(VENV)/.dev  ## ratios to the reference procedures, each within one run
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench

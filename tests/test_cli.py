@@ -360,7 +360,7 @@ def test_bugs_are_told_from_mistakes(model, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(importlib.import_module("trueprune.jobs.prune"), "apply_plan", broken)
     arguments = ["prune", str(model), "-o", str(tmp_path / "out"), "--method", "magnitude"]
-    assert run(arguments) == 1
+    assert run(arguments) == 70
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert "unexpected RuntimeError: first line second line. TRUEPRUNE_DEBUG=1 shows where" in line

@@ -14,6 +14,7 @@ from zoo import tiny_model
 from trueprune._support.errors import AuditError
 from trueprune.audits.confidence import ece
 from trueprune.audits.context import AuditContext, AuditOptions, AuditSettings
+from trueprune.audits.draws import cluster_counts
 from trueprune.audits.instruments import INSTRUMENTS
 from trueprune.audits.qa import Answers, TruthOptions, answer, judged, open_qa_of, read_answers, write_answers
 from trueprune.audits.qa import answers as answers_module
@@ -25,7 +26,7 @@ from trueprune.cli.main import run
 from trueprune.jobs.audit import audit
 from trueprune.models.load import LoadedModel
 from trueprune.observe.generate import Generated
-from trueprune.reports.paired import cluster_counts, paired_change
+from trueprune.reports.paired import paired_change
 from trueprune.reports.tables import metric_title
 from trueprune.texts.qa.contract import AskedQuestion, Question
 from trueprune.texts.qa.prompts import QaOptions

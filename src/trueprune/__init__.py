@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from trueprune.edits import sparsegpt_solve as sparsegpt_solve
     from trueprune.edits import wanda_score as wanda_score
     from trueprune.jobs import DropOptions as DropOptions
+    from trueprune.jobs import GateOptions as GateOptions
     from trueprune.jobs import HallucinationOptions as HallucinationOptions
     from trueprune.jobs import LoadOptions as LoadOptions
     from trueprune.jobs import PruneResult as PruneResult
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from trueprune.jobs import export as export
     from trueprune.jobs import prune as prune
     from trueprune.jobs import repair as repair
+    from trueprune.jobs import report as report
     from trueprune.jobs import scan as scan
     from trueprune.jobs import study_attention as study_attention
     from trueprune.models import LoadedModel as LoadedModel
@@ -109,6 +111,13 @@ if TYPE_CHECKING:
     from trueprune.reports import AuditReport as AuditReport
     from trueprune.reports import Estimate as Estimate
     from trueprune.reports import paired_change as paired_change
+    from trueprune.reports.gates import Check as Check
+    from trueprune.reports.gates import Gate as Gate
+    from trueprune.reports.gates import Verdict as Verdict
+    from trueprune.reports.gates import judge as judge
+    from trueprune.reports.gates import profile as profile
+    from trueprune.reports.gates import read_gate as read_gate
+    from trueprune.reports.join import join_audits as join_audits
     from trueprune.texts import CalibrationOptions as CalibrationOptions
     from trueprune.texts import ChoiceItem as ChoiceItem
     from trueprune.texts import PromptOptions as PromptOptions
@@ -137,8 +146,8 @@ _ROOMS = {
     "audits.qa": "Answers TruthOptions generation_of open_qa_of read_answers score_choices truthfulness_of",
     "edits": "EditOptions apply_drop apply_plan cumulative_mass lowest_in_group lowest_in_matrix "
     "lowest_in_row magnitude_score measured_sparsity sparsegpt_solve wanda_score",
-    "jobs": "DropOptions HallucinationOptions LoadOptions PruneResult RepairResult StudyOptions audit demo "
-    "drop export prune repair scan study_attention",
+    "jobs": "DropOptions GateOptions HallucinationOptions LoadOptions PruneResult RepairResult StudyOptions audit "
+    "demo drop export prune repair report scan study_attention",
     "models": "LoadedModel load read_anatomy save",
     "observe": "AnswerProfile BlockStream LayerProfile NearZero last_token_activations observe_answers "
     "observe_blocks observe_outliers outlier_percentage separation_ratio",
@@ -148,6 +157,8 @@ _ROOMS = {
     "repairs": "fold_temperature read_recalibration",
     "repairs.healing": "HealingOptions",
     "reports": "AuditReport Estimate paired_change",
+    "reports.gates": "Check Gate Verdict judge profile read_gate",
+    "reports.join": "join_audits",
     "texts": "CalibrationOptions ChoiceItem PromptOptions Statement StatementSet TaskItem TaskOptions "
     "TokenBatch calibration_tokens enrich load_statements questions",
     "texts.qa": "JudgedAnswer QaOptions answer_pairs asked set_questions",

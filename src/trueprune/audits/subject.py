@@ -61,6 +61,11 @@ class Subject:
         """The model's parts."""
         return read_anatomy(self.loaded.model)
 
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the weights, in whatever folder they lie."""
+        return hash_model(self.loaded.model)
+
     def release(self) -> None:
         """Let the weights go; activations and all that it answered stay."""
         self._loaded = None
@@ -109,7 +114,7 @@ class Subject:
         if not self.use_cache:
             return last_token_activations(self.anatomy, encoded, description=description, with_input=with_input)
         config = getattr(self.loaded.model, "config", None)
-        key = hash_json([hash_model(self.loaded.model), str(config), encoded, with_input, versions()])
+        key = hash_json([self.sha256, str(config), encoded, with_input, versions()])
         folder = cache_folder() / "activations"
         file = folder / f"{key[:40]}.safetensors"
         if (cached := _read(file)) is not None:

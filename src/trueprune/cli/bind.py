@@ -54,20 +54,20 @@ def documented_arguments(text: str | None) -> dict[str, str]:
 
 def bind(
     job: Callable[..., Any],
-    show: Callable[[Any, Mapping[str, Any]], None],
+    show: Callable[[Any, Mapping[str, Any]], int | None],
     *,
     positional: tuple[str, ...] = (),
     required: tuple[str, ...] = (),
     hide: tuple[str, ...] = (),
     types: Mapping[str, Any] | None = None,
     fixed: Mapping[str, Callable[[], Any]] | None = None,
-) -> Callable[..., None]:
+) -> Callable[..., int | None]:
     """A function for cyclopts that calls `job` and shows its result.
 
     **Arguments:**
 
     - `job`: a function whose defaults may be option dataclasses; each of their fields becomes a flag.
-    - `show`: prints the result, given it and the arguments of the job.
+    - `show`: prints the result, given it and the arguments of the job; may return the exit code.
     - `positional`: parameters given without a flag.
     - `required`: parameters that must be given, though Python has a default.
     - `hide`: parameters for Python only.
@@ -99,11 +99,11 @@ def bind(
         origin[parameter.name] = (parameter.name, None)
     shared = _shared_fields(job, origin)
 
-    def command(*args: Any, **kwargs: Any) -> None:
+    def command(*args: Any, **kwargs: Any) -> int | None:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = _assemble(job, bound.arguments, origin, shared)
-        show(job(**arguments, **{name: make() for name, make in fixed.items()}), arguments)
+        return show(job(**arguments, **{name: make() for name, make in fixed.items()}), arguments)
 
     order = sorted(parameters, key=lambda p: (p.kind, p.default is not inspect.Parameter.empty))
     signature = inspect.Signature(order)
@@ -154,7 +154,7 @@ def _flag(
             consume_multiple=many or None,
             negative_iterable="",
             negative=f"--no-{flag}" if annotation is bool else "",
-            show_default=_spoken_default if default is not None else False,
+            show_default=_spoken_default if default not in (None, ()) else False,
         ),
     ]
 

@@ -16,7 +16,7 @@ from trueprune.reports.tables import audit_table
 def _show(report: AuditReport, arguments: Mapping[str, Any]) -> None:
     show(
         audit_table(report),
-        f"Curves, plans and per-item values are in {arguments['output']}",
+        f"The report is {arguments['output'] / 'report.html'}; curves, plans and per-item values are beside it",
         "Next: trueprune prune demo -o pruned --method tplo; trueprune audit demo pruned -o audit",
     )
 

@@ -1,4 +1,4 @@
-"""The command line: `trueprune prune | drop | scan | audit | repair | study | export | demo`."""
+"""The command line: one thin file a command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-EXIT_USER, EXIT_BUG, EXIT_INTERRUPT = 2, 1, 130
+# 1 says that a gate failed, and nothing else: a pipeline must not take a crash for a verdict.
+EXIT_FAILED, EXIT_USER, EXIT_BUG, EXIT_INTERRUPT = 1, 2, 70, 130
 OUT_OF_MEMORY = "out of memory. Lower --batch-tokens or --seqlen; when healing --batch or --window"
 
 app = App(
@@ -26,16 +27,23 @@ app.command("trueprune.cli.prune:command", name="prune", help="Prune a model and
 app.command("trueprune.cli.drop:command", name="drop", help="Take layers away: blocks, attention or MLPs.")
 app.command("trueprune.cli.scan:command", name="scan", help="Profile a model block by block.")
 app.command("trueprune.cli.audit:command", name="audit", help="Measure what pruning changed, item by item.")
+app.command("trueprune.cli.report:command", name="report", help="Join audits made apart, and hold a gate against them.")
 app.command("trueprune.cli.repair:command", name="repair", help="Heal a model around its zeros, or recalibrate it.")
 study = App(name="study", help="Whole studies as one command, resumable.")
 study.command("trueprune.cli.study:command", name="attention", help="Drop ever more attention and see what breaks.")
 app.command(study)
+app.command("trueprune.cli.sweep:command", name="sweep", help="Prune and audit a grid of models, resumable.")
+app.command("trueprune.cli.estimate:command", name="estimate", help="Work, time and memory before you spend them.")
 app.command("trueprune.cli.export:command", name="export", help="Write a model for an inference engine.")
 app.command("trueprune.cli.demo:command", name="demo", help="Prune a small real model by five methods.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0, 2 (an error that the user can mend), 130 (Ctrl-C) or 1 (a bug)."""
+    """Run the command line.
+
+    Exits with 0, 1 (a gate failed, or a cell of a sweep), 2 (an error that the user can mend), 130 (Ctrl-C) or 70 (a
+    bug).
+    """
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -48,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
     current_command.set(shlex.join(["trueprune", *arguments]))
     try:
         with show_progress(), plain_warnings():
-            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except KeyboardInterrupt:
         return _fail("interrupted; no model or report was written", EXIT_INTERRUPT)
     except CycloptsError as error:
@@ -69,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(
             f"unexpected {kind}: {_one_line(error)}. TRUEPRUNE_DEBUG=1 shows where; please report it", EXIT_BUG
         )
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _one_line(error: BaseException) -> str:

@@ -7,8 +7,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from trueprune.reports.gates import Verdict
 
 current_command: ContextVar[str] = ContextVar("trueprune_command", default="trueprune")
 
@@ -19,6 +24,16 @@ def show(*parts: RenderableType) -> None:
     console = Console(width=None if os.isatty(1) else 160, markup=False)
     for part in parts:
         console.print(part)
+
+
+def show_verdict(verdict: Verdict | None) -> int:
+    """Print what a gate says, if there is one; the exit code that says it to a pipeline."""
+    if verdict is None:
+        return 0
+    from trueprune.reports.gates import sentence, verdict_table
+
+    show(verdict_table(verdict), Text(sentence(verdict)))
+    return 0 if verdict.passed() else 1
 
 
 @contextmanager

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,20 @@ from trueprune.audits.calibration import ConfidenceOptions
 from trueprune.audits.context import AuditContext, AuditOptions, AuditSettings
 from trueprune.audits.efficiency import EfficiencyOptions
 from trueprune.audits.efficiency_size import Structure, read_structure
-from trueprune.audits.faithfulness.explain import ExplanationOptions, write_explanations
+from trueprune.audits.faithfulness.explain import ExplanationOptions
 from trueprune.audits.instruments import BESIDE_DENSE, check_instruments
-from trueprune.audits.predictions import write_predictions
-from trueprune.audits.qa.answers import write_answers
-from trueprune.audits.qa.choices import write_choices
-from trueprune.audits.qa.open_qa import INSTRUMENT as OPEN_QA
 from trueprune.audits.qa.options import TruthOptions
 from trueprune.audits.subject import Subject
+from trueprune.jobs.audit_files import write_audit
 from trueprune.jobs.common import LoadOptions, as_loaded
+from trueprune.jobs.gating import GateOptions, announce, judged, wanted_instruments
 from trueprune.jobs.measuring import measure_model
 from trueprune.models.load import LoadedModel, check_source
 from trueprune.plans.plan import Plan
-from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings_of, write_report
-from trueprune.reports.confidence_plots import plot_reliability, plot_risk_coverage
-from trueprune.reports.plots import plot_curves
+from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings_of
+from trueprune.reports.effect import check_cards, local_folders, write_effect
+from trueprune.reports.gates import Gate
+from trueprune.reports.items import gather
 from trueprune.reports.usable import usable_by
 from trueprune.texts.qa.prompts import QaOptions
 from trueprune.texts.tasks.questions import TaskOptions
@@ -45,7 +43,8 @@ def audit(
     pruned: Sequence[str | Path | LoadedModel] = (),
     output: str | Path | None = None,
     *,
-    instruments: Sequence[str] = DEFAULT_INSTRUMENTS,
+    instruments: Sequence[str] = (),
+    gating: GateOptions = GateOptions(),
     measuring: AuditOptions = AuditOptions(),
     timing: EfficiencyOptions = EfficiencyOptions(),
     answering: TaskOptions = TaskOptions(),
@@ -54,19 +53,27 @@ def audit(
     asking: QaOptions = QaOptions(),
     truth: TruthOptions = TruthOptions(),
     loading: LoadOptions = LoadOptions(),
+    card: bool = False,
     overwrite: bool = False,
+    command: str | None = None,
 ) -> AuditReport:
     """Measure what pruning changed: every instrument on every model, on the same items.
+
+    With `--gate` or `--profile` the audit ends in a verdict: exit code 0 if every pruned model keeps all bounds, 1 if
+    one does not, 2 if it could not be judged.
 
     **Arguments:**
 
     - `dense`: the model that the others are compared with.
     - `pruned`: any number of pruned versions of it.
-    - `output`: the folder for `audit.json`, `items.jsonl` and plots.
-    - `instruments`: `perplexity`, `lie-detection`, `separation`; and when asked for, `accuracy`, `calibration` and
-        `faithfulness` on the `--tasks`; on the `--qa` sets `open-qa` (what the model says: right, hallucinated,
-        declined), `truthfulness` (right answers against wrong ones: MC0, MC1, MC2) and `truthful-generation` (BLEU,
-        ROUGE, a judge); and `efficiency` (which keeps the dense model in memory beside each other one).
+    - `output`: the folder for `report.html`, `audit.json`, every item's values and answers, and plots; with a gate also
+        `junit.xml` and `summary.md`.
+    - `instruments`: by default `perplexity`, `lie-detection`, `separation`, and what a gate bounds. When asked for,
+        `accuracy`, `calibration` and `faithfulness` on the `--tasks`; on the `--qa` sets `open-qa` (what the model
+        says: right, hallucinated, declined), `truthfulness` (right answers against wrong ones: MC0, MC1, MC2) and
+        `truthful-generation` (BLEU, ROUGE, a judge); and `efficiency` (which keeps the dense model in memory beside
+        each other one).
+    - `gating`: what the pruned models must keep.
     - `measuring`: how they measure.
     - `timing`: how efficiency measures.
     - `answering`: what accuracy, calibration and faithfulness ask.
@@ -75,13 +82,21 @@ def audit(
     - `asking`: what open-qa and truthfulness ask.
     - `truth`: how answers in words are had and judged.
     - `loading`: how models are loaded.
+    - `card`: write what was found into the README.md of each pruned folder, with metadata that the hub shows.
     - `overwrite`: replace the output folder if it exists.
+    - `command`: recorded in the report.
 
-    **Returns:** an `AuditReport`.
+    **Returns:** an `AuditReport`; with a gate, `report.verdict.passed()` says whether all is kept.
 
-    **Raises:** `TruepruneError`; nothing is then written.
+    **Raises:** `TruepruneError`; nothing is then written, but for what was measured already where only the gate cannot
+    be held against it.
     """
     check_instruments(instruments)
+    settings = AuditSettings(measuring, timing, answering, confidence, explaining, asking, truth)
+    gate = gating.read()
+    instruments = wanted_instruments(instruments, DEFAULT_INSTRUMENTS, gate, settings, pruned=bool(pruned))
+    if card:
+        refuse_cards(pruned)
     if output is not None:
         check_output(Path(output), overwrite, [m for m in (dense, *pruned) if not isinstance(m, LoadedModel)])
     for model in (dense, *pruned):
@@ -89,13 +104,12 @@ def audit(
             check_source(model)
     # Each model is loaded when its turn comes and let go before the next.
     named = [(name, _loader(model, loading)) for name, model in _names([dense, *pruned])]
-    return audit_models(
-        named,
-        output,
-        instruments=instruments,
-        settings=AuditSettings(measuring, timing, answering, confidence, explaining, asking, truth),
-        overwrite=overwrite,
+    report = audit_models(
+        named, output, instruments=instruments, settings=settings, overwrite=overwrite, gate=gate, command=command
     )
+    if card:
+        write_effect(report, local_folders(report))
+    return report
 
 
 def audit_models(
@@ -106,6 +120,8 @@ def audit_models(
     settings: AuditSettings,
     overwrite: bool = False,
     plans: Mapping[str, Plan] | None = None,
+    gate: Gate | None = None,
+    command: str | None = None,
 ) -> AuditReport:
     """`audit` of models that are made on demand, one in memory at a time; the first is the dense one.
 
@@ -116,6 +132,8 @@ def audit_models(
     - `models`: names, and functions that load or make the model.
     - `settings`: how they measure.
     - `plans`: written beside the report, by model; read after the models were made.
+    - `gate`: what the models must keep.
+    - `command`: recorded in the report.
     - the rest as for `audit`.
     """
     check_instruments(instruments, settings)
@@ -143,21 +161,27 @@ def audit_models(
         gc.collect()
     if context is None:
         raise AuditError("there is no model to audit", "Give the dense model first")
-    how = {**_how(settings, instruments), "versions": versions()}
+    how = {**how_measured(settings, instruments), "command": command, "versions": versions()}
     report = compare(audited, how, resamples=measuring.resamples, seed=measuring.seed)
+    report = replace(report, items=gather(subjects, context))
+    refused: AuditError | None = None
+    try:
+        report = judged(report, gate)
+    except AuditError as error:
+        # What was measured may have taken hours: it is kept, and can be judged again.
+        refused = error
     if output is not None:
         with whole_folder(Path(output), overwrite) as work:
-            write_report(report, work)
-            _write_tables(subjects, work)
-            for name, plan in (plans or {}).items():
-                data = json.dumps(plan.to_json(), indent=1, ensure_ascii=False)
-                (work / f"plan-{name.replace(' ', '-')}.json").write_text(data + "\n", encoding="utf-8")
-            _plot(report, work)
+            write_audit(report, subjects, plans or {}, work)
+    if refused is not None:
+        kept = f" The audit itself is in {output}: trueprune report judges it again" if output is not None else ""
+        raise AuditError(refused.problem, f"{refused.remedy}.{kept}") from refused
+    announce(report)
     return report
 
 
-def _how(settings: AuditSettings, instruments: Sequence[str]) -> dict[str, Any]:
-    """The options of the instruments that measured, as plain data."""
+def how_measured(settings: AuditSettings, instruments: Sequence[str]) -> dict[str, Any]:
+    """The options of the instruments that measure, as plain data: what a report says of how it was measured."""
     chosen = set(instruments)
     found = {**settings_of(settings.measuring), "instruments": list(instruments)}
     groups = {
@@ -171,20 +195,16 @@ def _how(settings: AuditSettings, instruments: Sequence[str]) -> dict[str, Any]:
     return found | {name: settings_of(options) for name, (options, used_by) in groups.items() if used_by & chosen}
 
 
-def _write_tables(subjects: Sequence[Subject], folder: Path) -> None:
-    """What each model answered and how that was explained, item by item."""
-    predictions = [(subject.name, found) for subject in subjects for found in subject.predictions.values()]
-    if predictions:
-        write_predictions(predictions, folder / "predictions.parquet")
-    explanations = [(subject.name, subject.explanations) for subject in subjects if subject.explanations]
-    if explanations:
-        write_explanations(explanations, folder / "explanations.parquet")
-    answers = [(subject.name, found) for subject in subjects for found in subject.answers.values()]
-    if answers:
-        write_answers(answers, folder / "answers.parquet")
-    choices = [(subject.name, name, found) for subject in subjects for name, found in subject.choices.items()]
-    if choices:
-        write_choices(choices, folder / "choices.parquet")
+def refuse_cards(pruned: Sequence[str | Path | LoadedModel]) -> None:
+    """Refuse models without a folder to write a card in.
+
+    **Raises:** `AuditError`.
+    """
+    for model in pruned:
+        source = model.source if isinstance(model, LoadedModel) else model
+        if not Path(source).is_dir():
+            raise AuditError(f"--card: {source} is no folder, so there is no README.md to write", "Leave out --card")
+        check_cards({str(source): Path(source)})
 
 
 def _loader(model: str | Path | LoadedModel, loading: LoadOptions) -> Callable[[], LoadedModel]:
@@ -201,35 +221,3 @@ def _names(models: Sequence[str | Path | LoadedModel]) -> list[tuple[str, str | 
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return list(zip(names, models, strict=True))
-
-
-def _plot(report: AuditReport, folder: Path) -> None:
-    curves = {m.name: m.curves["separation"] for m in report.models if "separation" in m.curves}
-    if curves:
-        plot_curves(curves, "Separation of true and false statements", "B / W", folder / "separation")
-    _plot_confidence(report, folder, "calibration", "ece-15", "aurc")
-    _plot_confidence(report, folder, OPEN_QA, "ece", "ece", "answers-")
-
-
-def _plot_confidence(
-    report: AuditReport, folder: Path, instrument: str, error: str, risk: str, prefix: str = ""
-) -> None:
-    """The reliability table and the risk-coverage curve in the details of two metrics, task by task."""
-    rows = [row for row in report.rows if row.instrument == instrument]
-    for task in dict.fromkeys(row.metric.split("/", 1)[1] for row in rows):
-        # The task may be a file of the user's; its name is made a part of a path.
-        safe = prefix + re.sub(r"[^A-Za-z0-9._-]+", "_", task)
-        tables = {
-            row.model: {
-                **row.details["reliability"],
-                "ece": row.estimate.value,
-                "null_ece": row.details["null_mean"],
-            }
-            for row in rows
-            if row.metric == f"{error}/{task}"
-        }
-        if tables:
-            plot_reliability(tables, f"Confidence and accuracy: {task}", folder / f"reliability-{safe}")
-        risks = {row.model: row.details["risk_coverage"] for row in rows if row.metric == f"{risk}/{task}"}
-        if risks:
-            plot_risk_coverage(risks, f"Errors among the most confident: {task}", folder / f"risk-coverage-{safe}")

@@ -12,6 +12,7 @@ from trueprune.audits.separation import separation_curve
 from trueprune.audits.subject import Subject
 from trueprune.edits.prune import measured_sparsity
 from trueprune.reports.audit import AuditedModel
+from trueprune.reports.touched import about_record
 
 
 def measure_model(subject: Subject, context: AuditContext, instruments: Sequence[str]) -> AuditedModel:
@@ -27,11 +28,12 @@ def measure_model(subject: Subject, context: AuditContext, instruments: Sequence
     total, per_block = measured_sparsity(subject.anatomy)
     about: dict[str, Any] = {
         "source": subject.loaded.source,
+        "sha256": subject.sha256,
         "measured_sparsity": total,
         "measured_sparsity_blocks": per_block,
     }
     if record := subject.loaded.record:
-        about["method"] = record.get("method")
+        about |= about_record(record)
         for step in (*record.get("history", []), record):
             _warn_of_leaks(subject.name, step, context.options)
     curves = {}

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from trueprune._support.errors import AuditError
 from trueprune.audits.measurement import Measurement
+from trueprune.reports.document import document
+from trueprune.reports.gates.contract import Verdict
+from trueprune.reports.html import render
+from trueprune.reports.item_texts import ItemTexts
 from trueprune.reports.paired import Estimate, estimate, paired_change
+from trueprune.reports.plain import plain
 from trueprune.reports.significance import ChangeTest, holm, p_value
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +90,16 @@ class AuditReport:
     - `models`: the dense model first.
     - `rows`: one a model and metric.
     - `settings`: how it was measured.
+    - `verdict`: what a gate says of it; `None` without a gate.
+    - `items`: what items say and what was answered, from `trueprune.reports.items.gather`; without it the document
+        lists items by name.
     """
 
     models: Sequence[AuditedModel]
     rows: Sequence[Row]
     settings: dict[str, Any]
+    verdict: Verdict | None = None
+    items: ItemTexts | None = None
 
     def value(self, model: str, metric: str) -> Estimate:
         """The estimate of one metric of one model, e.g. `report.value("demo", "perplexity")`."""
@@ -106,14 +116,8 @@ class AuditReport:
         raise KeyError(f"no metric {metric!r} of {model!r}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "schema": SCHEMA,
-            "dense": self.models[0].name,
-            "models": [{"name": m.name, **m.about, "curves": m.curves} for m in self.models],
-            "measurements": [row.to_json() for row in self.rows],
-            "settings": self.settings,
-        }
+        """The document: plain data that `audit.json` holds and `report.html` is made of."""
+        return document(self)
 
 
 def compare(models: Sequence[AuditedModel], settings: dict[str, Any], *, resamples: int, seed: int) -> AuditReport:
@@ -182,12 +186,24 @@ def _row(model: str, measurement: Measurement, found: Estimate, change: Estimate
 
 
 def write_report(report: AuditReport, folder: Path) -> None:
-    """Write `audit.json`, and `items.jsonl` with the per-item values of every measurement."""
-    data = json.dumps(report.to_json(), indent=1, ensure_ascii=False, default=str)
+    """Write `audit.json`, the page `report.html` that is made of it, and `items.jsonl` with every per-item value.
+
+    **Arguments:**
+
+    - `report`: the audit.
+    - `folder`: an existing folder.
+    """
+    found = report.to_json()
+    data = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "audit.json").write_text(data + "\n", encoding="utf-8")
+    try:
+        (folder / "report.html").write_text(render(found), encoding="utf-8")
+    except AuditError as error:
+        # Hours of measuring are not thrown away for a page.
+        warnings.warn(f"report.html is not written: {error.problem}", stacklevel=2)
     with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
         for line in _item_lines(report):
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps(plain(line), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _item_lines(report: AuditReport) -> Iterator[dict[str, Any]]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from trueprune._support.errors import AuditError
 from trueprune.audits.measurement import Measurement
-from trueprune.audits.metrics import matches
+from trueprune.audits.metrics import matches, metrics_meant
 from trueprune.reports.audit import AuditedModel, AuditReport, Row
 from trueprune.reports.gates.check import check_gate
 from trueprune.reports.gates.contract import Check, Gate, Outcome, Status, Verdict
 from trueprune.reports.gates.power import items_needed
+from trueprune.reports.gates.unvaried import counted, independent, items_to_see, widened
 from trueprune.reports.paired import RESAMPLES, Estimate, UndefinedRatioError, estimate, paired_change, paired_ratio
 from trueprune.reports.significance import LEAST_ITEMS
 
@@ -24,12 +25,14 @@ def judge(gate: Gate, report: AuditReport) -> Verdict:
     """Judge every model but the first, or the first where it is alone.
 
     A bound is kept where the whole 95 % interval keeps it, and broken where none of it does; in between the items do
-    not decide. What is counted rather than sampled (one item: bytes, parameters) has no interval and is decided by its
-    value. A metric that a model leaves undefined breaks its bound; one that the dense model leaves undefined cannot be
-    compared, and that is inconclusive.
+    not decide. What is counted rather than sampled (bytes, parameters) has no interval and is decided by its value;
+    where all items of a sample say the same, the bootstrap has no width and that of a binomial stands in its place. A
+    metric that a model leaves undefined, or that was not measured on it, breaks its bound; one that the dense model
+    lacks cannot be compared, and that is inconclusive.
 
     Passing all of several bounds needs no correction for their number: a model that breaks one passes by chance at
-    most as often as it would pass that one (the intersection-union test of Berger 1982).
+    most as often as it would pass that one (the intersection-union test of Berger 1982). That is so where what is
+    inconclusive fails.
 
     **Arguments:**
 
@@ -90,14 +93,26 @@ class _Held:
         """What becomes of one bound on one metric of one model."""
         own = _by_metric(model.measurements).get((check.instrument, metric))
         if own is None:
-            return self._undefined(model, check, metric, "fail", "the model leaves it undefined")
-        found, why = self._estimate(model.name, own, check)
-        if found is None or not all(map(math.isfinite, (found.value, *found.interval))):
-            status: Status = "fail" if found else "inconclusive"
-            return self._undefined(model, check, metric, status, why or "it is no finite number")
-        interval = found.interval if found.n > 1 else (found.value, found.value)
+            return self._undefined(model, check, metric, "fail", f"{_lacking(check.instrument, metric)} on this model")
+        before = self.dense.get((own.instrument, own.metric)) if own.baseline is None else own.baseline
+        if check.quantity != "value" and (before is None or not math.isfinite(before.value)):
+            why = "it is undefined" if before is not None else _lacking(check.instrument, metric)
+            why += " on the dense model: there is nothing to compare with"
+            return self._undefined(model, check, metric, "inconclusive", why)
+        try:
+            found = self._estimate(model.name, before, own, check)
+        except UndefinedRatioError as error:
+            return self._undefined(model, check, metric, "inconclusive", error.problem)
+        if not all(map(math.isfinite, (found.value, *found.interval))):
+            return self._undefined(model, check, metric, "fail", "it is no finite number")
+        exact = counted(own)
+        bounded, note = widened(found, own, check)
+        interval = (found.value, found.value) if exact else bounded.interval
         status = status_of(interval, check)
-        needed = items_needed(found.value, found.error, found.n, check) if status == "inconclusive" else None
+        needed = None
+        if status == "inconclusive":
+            seen = (found.value, found.error, found.n, check)
+            needed = items_to_see(found, own, check) if note else items_needed(*seen)
         return Outcome(
             model.name,
             metric,
@@ -108,24 +123,17 @@ class _Held:
             interval,
             found.n,
             needed,
-            _few(own),
+            note or ("" if exact else _few(own)),
         )
 
-    def _estimate(self, model: str, own: Measurement, check: Check) -> tuple[Estimate | None, str]:
-        """The bounded quantity; or `None` and why there is none."""
-        key = (own.instrument, own.metric)
-        row = self.rows.get((model, *key))
-        if check.quantity == "value":
-            return _whole(row and row.estimate) or estimate(own, **self.draws), ""
-        before = self.dense.get(key) if own.baseline is None else own.baseline
-        if before is None:
-            return None, "the dense model leaves it undefined: there is nothing to compare with"
+    def _estimate(self, model: str, before: Measurement | None, own: Measurement, check: Check) -> Estimate:
+        """The bounded quantity."""
+        row = self.rows.get((model, own.instrument, own.metric))
+        if check.quantity == "value" or before is None:
+            return _whole(row and row.estimate) or estimate(own, **self.draws)
         if check.quantity == "change":
-            return _whole(row and row.change) or paired_change(before, own, **self.draws), ""
-        try:
-            return paired_ratio(before, own, **self.draws), ""
-        except UndefinedRatioError as error:
-            return None, error.problem
+            return _whole(row and row.change) or paired_change(before, own, **self.draws)
+        return paired_ratio(before, own, **self.draws)
 
     def _undefined(self, model: AuditedModel, check: Check, metric: str, status: Status, why: str) -> Outcome:
         nan = float("nan")
@@ -162,8 +170,14 @@ def _by_metric(measurements: Sequence[Measurement]) -> dict[tuple[str, str], Mea
     return {(m.instrument, m.metric): m for m in measurements}
 
 
+def _lacking(instrument: str, metric: str) -> str:
+    """Why a model may lack a metric: only some can be undefined."""
+    undefined = any(form.conditional for form in metrics_meant(instrument, metric))
+    return "it is undefined or was not measured" if undefined else "it was not measured"
+
+
 def _few(measurement: Measurement) -> str:
-    independent = len(set(measurement.item_ids if measurement.clusters is None else measurement.clusters))
-    if measurement.n == 1 or independent >= LEAST_ITEMS:
+    items = independent(measurement)
+    if items >= LEAST_ITEMS:
         return ""
-    return f"it rests on {independent} independent items, so that its interval is itself a guess"
+    return f"it rests on {items} independent items, so that its interval is itself a guess"

@@ -99,10 +99,12 @@ def explained(outcome: Outcome) -> str:
 
 def decides(outcome: Outcome) -> str:
     """How many items would decide a bound that the interval straddles, and which way."""
-    if outcome.needed is None:
-        return "The value lies on the bound: no number of items would decide it"
     unit, flags = ITEMS.get(outcome.check.instrument, ("items", ""))
     more = f" ({flags})" if flags else ""
+    if outcome.needed is None and math.inf in outcome.interval:
+        return f"More {unit}{more} would decide it"
+    if outcome.needed is None:
+        return "The value lies on the bound: no number of items would decide it"
     verb = "pass" if within(outcome.value, outcome.check) else "fail"
     return (
         f"About {outcome.needed:,} {unit}{more} instead of {outcome.n:,} would decide it; if the value stays, it would "
@@ -134,9 +136,8 @@ def amount(outcome: Outcome) -> str:
     if outcome.undefined:
         return "undefined"
     sign = "+" if outcome.check.quantity == "change" and outcome.value >= 0 else ""
-    interval = ""
-    if outcome.n > 1:
-        interval = f" [{figure(outcome.interval[0])}, {figure(outcome.interval[1])}]"
+    low, high = outcome.interval
+    interval = f" [{figure(low)}, {figure(high)}]" if low < high < math.inf else ""
     return f"{sign}{figure(outcome.value)}{interval}"
 
 
