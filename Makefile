@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-engines test-browser check docs docs-serve bench results results-layers results-attention results-recalibration results-healing clean
+.PHONY: demo test test-slow test-engines test-browser check docs docs-serve bench bench-estimates results results-layers results-attention results-recalibration results-healing clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -61,6 +61,9 @@ docs-serve: $(VENV)/.dev  ## the documentation site on this machine, rebuilt as 
 
 bench: $(VENV)/.dev  ## ratios to the reference procedures, each within one run
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench
+
+bench-estimates: $(VENV)/.dev  ## what trueprune estimate says, beside what this machine measures
+	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.estimates
 
 results: $(VENV)/.dev  ## the tables of docs/results.md (needs TRUEPRUNE_DATA)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m bench.results runs/results

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from trueprune.jobs import audit as audit
     from trueprune.jobs import demo as demo
     from trueprune.jobs import drop as drop
+    from trueprune.jobs import estimate as estimate
     from trueprune.jobs import export as export
     from trueprune.jobs import prune as prune
     from trueprune.jobs import repair as repair
@@ -118,6 +119,9 @@ if TYPE_CHECKING:
     from trueprune.reports.gates import profile as profile
     from trueprune.reports.gates import read_gate as read_gate
     from trueprune.reports.join import join_audits as join_audits
+    from trueprune.sweeps import Grid as Grid
+    from trueprune.sweeps import SweepReport as SweepReport
+    from trueprune.sweeps import sweep as sweep
     from trueprune.texts import CalibrationOptions as CalibrationOptions
     from trueprune.texts import ChoiceItem as ChoiceItem
     from trueprune.texts import PromptOptions as PromptOptions
@@ -147,7 +151,7 @@ _ROOMS = {
     "edits": "EditOptions apply_drop apply_plan cumulative_mass lowest_in_group lowest_in_matrix "
     "lowest_in_row magnitude_score measured_sparsity sparsegpt_solve wanda_score",
     "jobs": "DropOptions GateOptions HallucinationOptions LoadOptions PruneResult RepairResult StudyOptions audit "
-    "demo drop export prune repair report scan study_attention",
+    "demo drop estimate export prune repair report scan study_attention",
     "models": "LoadedModel load read_anatomy save",
     "observe": "AnswerProfile BlockStream LayerProfile NearZero last_token_activations observe_answers "
     "observe_blocks observe_outliers outlier_percentage separation_ratio",
@@ -159,6 +163,7 @@ _ROOMS = {
     "reports": "AuditReport Estimate paired_change",
     "reports.gates": "Check Gate Verdict judge profile read_gate",
     "reports.join": "join_audits",
+    "sweeps": "Grid SweepReport sweep",
     "texts": "CalibrationOptions ChoiceItem PromptOptions Statement StatementSet TaskItem TaskOptions "
     "TokenBatch calibration_tokens enrich load_statements questions",
     "texts.qa": "JudgedAnswer QaOptions answer_pairs asked set_questions",

@@ -4,6 +4,7 @@ from trueprune.jobs.audit import audit
 from trueprune.jobs.common import LoadOptions, PruneResult
 from trueprune.jobs.demo import demo
 from trueprune.jobs.drop import drop
+from trueprune.jobs.estimate import estimate
 from trueprune.jobs.export import ExportResult, export
 from trueprune.jobs.gating import GateOptions
 from trueprune.jobs.hallucination import HallucinationOptions
@@ -26,6 +27,7 @@ __all__ = [
     "audit",
     "demo",
     "drop",
+    "estimate",
     "export",
     "prune",
     "repair",
