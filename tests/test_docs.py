@@ -17,19 +17,19 @@ from trueprune.repairs.healing import WAYS
 from trueprune.texts.qa import QUESTION_SETS
 
 ROOT = Path(__file__).parent.parent
-DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = ("prune", "drop", "scan", "audit", "repair", "study", "export", "demo")
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMANDS = ("prune", "drop", "scan", "audit", "report", "repair", "study", "sweep", "estimate", "export", "demo")
 # Commands of others, whose flags are not ours.
-FOREIGN = ("pip ", "main.py", "generate_acts.py", "git ", "python", "make ")
+FOREIGN = ("pip ", "main.py", "generate_acts.py", "git ", "python", "make ", "srun ", "#SBATCH ")
 FOREIGN_FLAGS = {"--help", "--version"}
-every_doc = pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+every_doc = pytest.mark.parametrize("file", DOCS, ids=lambda file: str(file.relative_to(ROOT)))
 
 
 def code_of(text: str) -> list[str]:
     """Code: what stands in fences, indented by four, or between backticks, a line or a span each."""
     found: list[str] = []
     for fence in re.findall(r"^```.*?\n(.*?)^```", text, re.S | re.M):
-        found += fence.splitlines()
+        found += fence.replace("\\\n", " ").splitlines()
     text = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
     found += [line.strip() for line in re.findall(r"^ {4}\S.*$", text, re.M)]
     text = re.sub(r"^ {4}\S.*$", "", text, flags=re.M)
@@ -39,7 +39,7 @@ def code_of(text: str) -> list[str]:
 def commands_in(text: str) -> list[str]:
     """The lines of code that call trueprune, without their comments."""
     lines = [line.split(" #")[0].strip() for line in code_of(text)]
-    calls = [part.strip() for line in lines for part in re.split(r"[;|&]+", line)]
+    calls = [re.sub(r"^(?:[A-Z_]+=\S+ )+", "", part.strip()) for line in lines for part in re.split(r"[;|&]+", line)]
     return [call for call in calls if re.match(rf"trueprune\s+({'|'.join(COMMANDS)})\b", call)]
 
 
@@ -72,10 +72,9 @@ def test_flags_were_collected():
 
 
 def anchors_of(text: str) -> set[str]:
-    return {
-        re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
-        for title in re.findall(r"^#+ (.*)$", text, re.M)
-    }
+    """Of its headings, as code hosts and as the site spell them."""
+    titles = [re.sub(r"[^\w\- ]", "", title.lower()).strip() for title in re.findall(r"^#+ (.*)$", text, re.M)]
+    return {title.replace(" ", "-") for title in titles} | {re.sub(r"[- ]+", "-", title) for title in titles}
 
 
 @every_doc
@@ -92,9 +91,14 @@ def test_relative_links_lead_somewhere(file):
 
 
 def test_the_readme_leads_to_every_doc():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    missing = [file.name for file in DOCS[1:] if file.parent.name == "docs" and f"](docs/{file.name})" not in text]
-    assert missing == []
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        links = re.findall(r"\]\(([^)\s#:]+\.md)(?:#[^)\s]*)?\)", page.read_text(encoding="utf-8"))
+        found = {(page.parent / link).resolve() for link in links}
+        waiting += [link for link in found if link.is_file() and link not in reached]
+    assert [file for file in DOCS if "docs" in file.parts and file not in reached] == []
 
 
 @every_doc
@@ -137,8 +141,9 @@ def calls_of_paper_scripts() -> list[str]:
 
 
 def whole_commands(file: Path) -> list[str]:
-    """Commands that could be typed as they stand: those that write into a folder of the examples."""
-    return [call for call in commands_in(file.read_text(encoding="utf-8")) if " -o runs/" in call]
+    """Commands that could be typed as they stand: those that write into a folder of the examples, and estimates."""
+    calls = commands_in(file.read_text(encoding="utf-8"))
+    return [call for call in calls if " -o runs/" in call or re.match(r"trueprune estimate (demo|MODEL)", call)]
 
 
 # The tables of the scripts abbreviate, and have a reader of their own.
