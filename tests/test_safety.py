@@ -40,13 +40,14 @@ from trueprune import (
 )
 from trueprune._support import folders
 from trueprune._support.folders import check_output, whole_folder
+from trueprune.audits.draws import cluster_counts
 from trueprune.audits.separation import SeparationMeasurement, measure_separation
 from trueprune.audits.subject import Subject
 from trueprune.cli.main import run
 from trueprune.observe import ColumnNorms, Gram, separation_ratio
 from trueprune.observe.separation import separation_by_dataset
 from trueprune.plans import BlockPlan, Pattern, Plan
-from trueprune.reports.paired import cluster_counts, estimate, paired_change
+from trueprune.reports.paired import estimate, paired_change
 
 SMALL = ["--nsamples", "4", "--seqlen", "32"]
 
