@@ -10,6 +10,7 @@ import yaml
 from samples import write_statements
 from zoo import tiny_model
 
+from trueprune.audits.calibration import ConfidenceOptions
 from trueprune.audits.context import AuditContext, AuditOptions, AuditSettings
 from trueprune.audits.efficiency import EfficiencyOptions
 from trueprune.audits.faithfulness.explain import ExplanationOptions
@@ -121,7 +122,9 @@ def test_values_lie_where_the_catalogue_says_and_only_pruned_models_are_compared
 
 def test_places_are_known():
     used = {place for _, form in EVERY for place in re.findall(r"{(\w+)}", form.pattern)}
-    assert used == set(PLACES)
+    switches = {place for _, form in EVERY if form.switch for place in form.switch[:1]}
+    assert used | switches == set(PLACES)
+    assert not used & switches
     assert set(EXAMPLES) <= {place for place, values in PLACES.items() if values is None}
 
 
@@ -189,3 +192,19 @@ def test_options_say_what_will_be_measured(tmp_path):
     assert metrics_meant("truthfulness", "mc1/misconceptions", places)
     assert not metrics_meant("truthfulness", "mc1/truthfulqa", places)
     assert nearest_metric("accuracy", "accuracy/fcats", places) == "accuracy/facts"
+
+
+def test_what_options_switch_off_is_not_measured():
+    fewer = places_of(AuditSettings(confidence=ConfidenceOptions(("brier",))))
+    assert metrics_meant("calibration", "brier/facts", fewer)
+    assert not metrics_meant("calibration", "ece-15/facts", fewer)
+    assert not metrics_meant("truthful-generation", "judged/*", fewer)
+    assert not metrics_meant("faithfulness", "soft-sufficiency/facts/lime", fewer)
+    assert metrics_meant("faithfulness", "naopc-sufficiency/facts/lime", fewer)
+    explaining = ExplanationOptions(naopc_words=0, soft_draws=1)
+    more = places_of(AuditSettings(explaining=explaining, truth=TruthOptions(judge=fair)))
+    assert metrics_meant("truthful-generation", "judged/*", more)
+    assert metrics_meant("faithfulness", "soft-sufficiency/facts/lime", more)
+    assert not metrics_meant("faithfulness", "naopc-sufficiency/facts/lime", more)
+    # What is not switched on is not suggested, either.
+    assert nearest_metric("calibration", "ece-15/facts", fewer) != "ece-15/facts"

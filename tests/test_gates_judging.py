@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from trueprune.reports import AuditedModel, compare, estimate, paired_change
 from trueprune.reports.gates import Check, Gate, judge
 from trueprune.reports.gates.judging import status_of
 from trueprune.reports.gates.power import items_needed, two_digits
+from trueprune.reports.gates.words import explained
 from trueprune.reports.paired import UndefinedRatioError, paired_ratio
 
 RESAMPLES = 400
@@ -184,7 +186,7 @@ def test_what_a_pruned_model_leaves_undefined_breaks_the_bound(inconclusive):
     )
     broken, kept = verdict.outcomes
     assert (broken.metric, broken.status, broken.passed, broken.undefined) == ("accuracy/facts", "fail", False, True)
-    assert "leaves it undefined" in broken.note
+    assert broken.note == "it was not measured on this model"
     assert (kept.metric, kept.status) == ("accuracy/sentiment", "pass")
 
 
@@ -354,3 +356,85 @@ def test_what_is_inconclusive_says_how_many_items_it_needs():
     assert expected <= outcome.needed <= 1.1 * expected
     (decided,) = verdict_on([measured(np.zeros(200))], [measured(values)], checks=[accuracy("change", -0.5)]).outcomes
     assert decided.needed is None
+
+
+# Where all items say the same
+
+
+@pytest.mark.parametrize(
+    ("n", "check", "status", "needed"),
+    [
+        # 1 - 0.025^(1/12) is 0.265, and 1 - 0.025^(1/72) is 0.05.
+        (12, accuracy("change", -0.05), "inconclusive", 72),
+        (12, accuracy("change", -0.3), "pass", None),
+        (12, accuracy("ratio", 0.9), "inconclusive", 36),
+        (12, accuracy("ratio", 0.7), "pass", None),
+        (12, accuracy("value", 0.9), "inconclusive", 36),
+        (12, accuracy("value", None, 0.7), "fail", None),
+        (200, accuracy("change", -0.02), "pass", None),
+        (100, accuracy("change", -0.02), "inconclusive", 190),
+    ],
+)
+def test_a_few_answers_that_are_all_alike_prove_little(n, check, status, needed):
+    same = [measured(np.ones(n))]
+    (outcome,) = verdict_on(same, same, checks=[check]).outcomes
+    low, high = outcome.interval
+    assert (outcome.status, outcome.needed) == (status, needed)
+    reach = 1 - 0.025 ** (1 / n)
+    expected = (-reach, reach) if check.quantity == "change" else (1 - reach, 1 + reach)
+    assert low == pytest.approx(expected[0])
+    assert high == pytest.approx(1.0 if check.quantity == "value" else expected[1])
+    assert (f"all {n} independent items say the same" in outcome.note) == (status == "inconclusive")
+
+
+def test_a_change_of_none_of_few_answers_covers_the_truth():
+    """Of audits of 12 questions of which a tenth is lost in truth, few may say that less than a tenth is."""
+    rng = np.random.default_rng(0)
+    checks = [accuracy("change", -0.08)]
+    found = [
+        verdict_on([measured(np.ones(12))], [measured(rng.random(12) > 0.1)], checks=checks).outcomes[0].status
+        for _ in range(100)
+    ]
+    assert found.count("pass") == 0
+
+
+def test_one_item_of_a_sample_is_no_count():
+    def window(nll):
+        return [measured([nll], "perplexity", "perplexity", reduction="exp-mean", item_ids=["w"])]
+
+    for most in (1.5, 0.5):
+        check = Check("perplexity", "perplexity", "ratio", None, most)
+        (outcome,) = verdict_on(window(2.0), window(2.0), checks=[check]).outcomes
+        assert (outcome.status, outcome.needed) == ("inconclusive", None)
+        assert outcome.note == "one independent item says nothing of others"
+        assert outcome.to_json()["interval"] == [None, None]
+        assert "More windows of text (--max-tokens, --text) would decide it" in explained(outcome)
+    # Nor are many items of one cluster.
+    one = [measured(share(150), clusters=["c"] * 200)]
+    (outcome,) = verdict_on(one, one, checks=[accuracy("change", -0.5)]).outcomes
+    assert outcome.status == "inconclusive"
+
+
+def test_a_dense_value_that_is_no_number_cannot_be_compared():
+    def half(value):
+        return [replace(measured(share(9, 9)), statistic=lambda counts_Rn: np.full(len(counts_Rn), value))]
+
+    held = [AuditedModel("dense", half(0.5)), AuditedModel("pruned", half(0.5))]
+    report = compare(held, dict(DRAWS), **DRAWS)
+    for undefined, status in ((0, "inconclusive"), (1, "fail")):
+        models = [replace(m, measurements=half(float("nan"))) if n == undefined else m for n, m in enumerate(held)]
+        gate = Gate("g", [accuracy("change", -0.5)], inconclusive="pass")
+        (outcome,) = judge(gate, replace(report, models=models, rows=[])).outcomes
+        assert (outcome.status, outcome.undefined) == (status, True)
+
+
+def test_what_was_not_measured_is_not_called_undefined():
+    both, one = [measured(share(120)), measured(share(120), "accuracy/sentiment")], [measured(share(120))]
+    gate = accuracy("change", -0.5, metric="accuracy/sentiment")
+    (outcome,) = verdict_on(both, one, checks=[gate]).outcomes
+    assert outcome.note == "it was not measured on this model"
+    (outcome,) = verdict_on(one, both, checks=[gate]).outcomes
+    assert outcome.note == "it was not measured on the dense model: there is nothing to compare with"
+    auroc = [measured(share(120), "auroc/facts", "calibration")]
+    (outcome,) = verdict_on(auroc, one, checks=[Check("calibration", "auroc/facts", "value", 0.1)]).outcomes
+    assert outcome.note == "it is undefined or was not measured on this model"

@@ -13,11 +13,11 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from trueprune._support.lines import one_line
 from trueprune.audits.measurement import Measurement
 from trueprune.cli.show import show
 from trueprune.reports import AuditedModel, compare
 from trueprune.reports.gates import Check, Gate, Outcome, Verdict, judge, junit, markdown, sentence, verdict_table
-from trueprune.reports.gates.lines import one_line
 from trueprune.reports.gates.words import explained, figure, spoken
 
 HOSTILE = [
@@ -178,13 +178,13 @@ def test_figures(value, shown):
 
 
 def hostile_report(name):
-    items = [f"i{n}" for n in range(40)]
+    items = [f"i{n}" for n in range(200)]
 
     def of(right, metric):
-        return Measurement("accuracy", metric, items, (np.arange(40) < right).astype(float), headline=True)
+        return Measurement("accuracy", metric, items, (np.arange(200) < right).astype(float), headline=True)
 
     metrics = ("accuracy/facts", f"accuracy/{name.replace('/', '')}")
-    models = [AuditedModel(name, [of(right, m) for m in metrics]) for right, name in ((30, "dense"), (28, name))]
+    models = [AuditedModel(name, [of(right, m) for m in metrics]) for right, name in ((150, "dense"), (140, name))]
     models.append(AuditedModel("fine", models[0].measurements))
     report = compare(models, {"resamples": 50, "seed": 0}, resamples=50, seed=0)
     gate = Gate(
@@ -342,6 +342,6 @@ def test_a_verdict_is_plain_data():
     first = data["models"]["tplo"]["outcomes"][0]
     assert first["check"]["metric"] == "accuracy/*"
     assert first["metric"] == "accuracy/facts"
-    assert (first["status"], first["passed"], first["n"]) == ("inconclusive", False, 40)
+    assert (first["status"], first["passed"], first["n"]) == ("inconclusive", False, 200)
     assert first["interval"] == list(found.outcomes[0].interval)
     assert first["needed"] == found.outcomes[0].needed > 40

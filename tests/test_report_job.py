@@ -271,6 +271,30 @@ def test_another_dense_model_is_refused(audits, second):
         join_audits([audits / "first", second])
 
 
+def test_the_same_weights_with_another_recalibration_are_another_model(audits, tmp_path):
+    copy = Path(shutil.copytree(audits / "alone", tmp_path / "alone"))
+    weights = json.loads((audits / "first" / "audit.json").read_text())["models"][0]["sha256"]
+    edit(copy, lambda data: data["models"][0].update(sha256=weights, recalibration="1" * 64))
+    with pytest.warns(UserWarning, match="was audited alone"):
+        joined = join_audits([audits / "first", copy])
+    assert [model.name for model in joined.models] == ["dense", "half", "third"]
+    # Neither is it the dense model that others were compared with.
+    copy = Path(shutil.copytree(audits / "second", tmp_path / "second"))
+    edit(copy, lambda data: data["models"][0].update(recalibration="1" * 64))
+    with pytest.raises(AuditError, match="their answers are recalibrated differently"):
+        join_audits([audits / "first", copy])
+
+
+def test_another_dtype_is_noted(audits, tmp_path):
+    copy = Path(shutil.copytree(audits / "alone", tmp_path / "alone"))
+    assert {model.about["dtype"] for model in read_audited(audits / "all")} == {"float32"}
+    edit(copy, lambda data: data["models"][0].update(dtype="bfloat16"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        join_audits([audits / "first", copy])
+    assert [str(w.message) for w in caught if "in bfloat16, dense in float32" in str(w.message)]
+
+
 def test_without_a_hash_the_same_model_is_known_by_what_was_measured(audits, second, tmp_path):
     edit(second, lambda data: data["models"][0].pop("sha256"))
     assert len(join_audits([audits / "first", second]).models) == 3

@@ -27,6 +27,7 @@ from trueprune.audits.subject import Subject
 from trueprune.jobs.measuring import measure_model
 from trueprune.models.load import LoadedModel
 from trueprune.reports import AuditedModel, compare, estimate, paired_change
+from trueprune.reports.plain import plain
 from trueprune.texts.qa import QaOptions
 from trueprune.texts.tasks import TaskOptions
 
@@ -331,3 +332,22 @@ def test_a_file_is_whole_or_absent(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["m.parquet"]
     with pytest.raises(AuditError, match="has no items"):
         write_measurements([made([], statistic=spread)], path, **DRAWS)
+
+
+def test_halves_of_characters_are_kept_as_reports_show_them(tmp_path):
+    half = "half \ud800 of \udfff"
+    one = replace(made([0.0, 1.0], half), item_ids=[half, "b"], clusters=[half, "b"], details={"file": half})
+    write_models({half: [one]}, tmp_path / "m.parquet", resamples=20, seed=0)
+    ((name, (found,)),) = read_models(tmp_path / "m.parquet").models.items()
+    assert name == found.metric == found.item_ids[0] == found.clusters[0] == plain(half)
+    assert found.details["file"] == half
+
+
+def test_what_is_recalibrated_beside_its_weights_is_known_by_it(tokenizer):
+    found = []
+    for record in (None, {"recalibration": {"method": "temperature"}}, {"recalibration": {"folded": True}}):
+        loaded = LoadedModel(tiny_model("llama", 0), tokenizer, "m", record=record)
+        subject = Subject("m", loaded, use_cache=False)
+        found.append(measure_model(subject, AuditContext(AuditSettings(), subject), ()).about)
+    assert len({about["sha256"] for about in found}) == 1
+    assert [len(about.get("recalibration", "")) for about in found] == [0, 64, 0]

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from trueprune._support.errors import OutputError
+
+LONGEST_NAME = 100
+
+
+def file_name(name: str) -> str:
+    """A name from anywhere as a part of a file's name: no path, not too long, and different for different names.
+
+    **Arguments:**
+
+    - `name`: of a model, or of a file of the user's.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:LONGEST_NAME]
+    if safe == name:
+        return name
+    return f"{safe}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 @contextmanager

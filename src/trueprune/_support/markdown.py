@@ -5,17 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_LONE_SURROGATES = re.compile(r"[\ud800-\udfff]")
+from trueprune._support.lines import one_line
+
 # An underscore within a word is only that.
 _SPECIAL = re.compile(r"([\\`*\[\]|~#$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 # One letter of an address is written as an entity, so that it becomes no link.
 _ADDRESS = re.compile(r"(?i)(?<=[a-z]):(?=//)|(?<=www)\.|@")
-
-
-def one_line(text: str) -> str:
-    """Text in one line, without what has no shape and what UTF-8 cannot hold."""
-    found = _LONE_SURROGATES.sub("\ufffd", text)
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in found).split())
 
 
 def text(text: str) -> str:

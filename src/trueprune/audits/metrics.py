@@ -21,6 +21,8 @@ from trueprune.texts.tasks.pools import harness_tasks, own_tasks
 # Values of a place; None where anything may stand, such as the name of a user's own file.
 Places = Mapping[str, Sequence[str] | None]
 
+# What is measured only where an option asks for it.
+OPTIONAL = ("naopc", "soft", "judge")
 PLACES: Places = {
     "protocol": ("grouped", "leave-one-topic-out"),
     "probe": tuple(PROBES),
@@ -33,6 +35,9 @@ PLACES: Places = {
     "block": None,
     "harness": None,
     "score": None,
+    # In no name: what options switch on and off.
+    "confidence": tuple(CONFIDENCE),
+    "optional": OPTIONAL,
 }
 # What stands for the open places where a name is suggested.
 EXAMPLES: Mapping[str, Sequence[str]] = {
@@ -53,6 +58,7 @@ class MetricName:
     - `beside_dense`: whether a pruned model is measured against the dense one, which then has no value of its own and
         from which there is no change.
     - `conditional`: why an audit of the instrument may not yield it; empty if it always does.
+    - `switch`: the place of `PLACES` that must hold the value beside it, or the audit does not measure it.
     """
 
     pattern: str
@@ -60,6 +66,7 @@ class MetricName:
     high: float = 1.0
     beside_dense: bool = False
     conditional: str = ""
+    switch: tuple[str, str] | None = None
 
     @property
     def may_be_a_ratio(self) -> bool:
@@ -71,7 +78,7 @@ def _confidence(name: str) -> MetricName:
     low = -1.0 if name in ("debiased-15", "overconfidence") else 0.0
     high = {"brier": 2.0, "nll": math.inf}.get(name, 1.0)
     why = {"classwise-15": "tasks with labels", "auroc": "where some answers are right and some wrong"}.get(name, "")
-    return MetricName(f"{name}/{{task}}", low, high, conditional=why)
+    return MetricName(f"{name}/{{task}}", low, high, conditional=why, switch=("confidence", name))
 
 
 def _faithful(name: str) -> MetricName:
@@ -81,7 +88,9 @@ def _faithful(name: str) -> MetricName:
         "plausibility": "items with a rationale",
     }
     low = -1.0 if name in ("comprehensiveness", "sufficiency") else 0.0
-    return MetricName(f"{name}/{{task}}/{{attribution}}", low, conditional=why.get(name.split("-")[0], ""))
+    kind = name.split("-")[0]
+    switch = ("optional", kind) if kind in OPTIONAL else None
+    return MetricName(f"{name}/{{task}}/{{attribution}}", low, conditional=why.get(kind, ""), switch=switch)
 
 
 def _agreement(name: str, low: float = -1.0) -> MetricName:
@@ -143,7 +152,7 @@ CATALOGUE: dict[str, tuple[MetricName, ...]] = {
     "truthfulness": tuple(MetricName(f"mc{number}/{{set}}") for number in range(4)),
     "truthful-generation": (
         *(found for name in ("bleu", "rouge1", "rouge2", "rougeL") for found in _overlap(name)),
-        MetricName("judged/{set}", conditional="with `--judge`"),
+        MetricName("judged/{set}", conditional="with `--judge`", switch=("optional", "judge")),
     ),
 }
 
@@ -180,7 +189,8 @@ def places_of(settings: AuditSettings) -> Places:
 
     - `settings`: of the audit.
     """
-    measuring, tasks = settings.measuring, settings.answering.tasks
+    measuring, tasks, explaining = settings.measuring, settings.answering.tasks, settings.explaining
+    optional = {"naopc": explaining.naopc_words, "soft": explaining.soft_draws, "judge": settings.truth.judge}
     return {
         **PLACES,
         "protocol": tuple(name for name in measuring.protocols if name != "transfer"),
@@ -191,11 +201,17 @@ def places_of(settings: AuditSettings) -> Places:
         "kind": None if "transfer" in measuring.protocols else (),
         "block": None if measuring.layer == "sweep" else (),
         "harness": None if harness_tasks(tasks) else (),
+        "confidence": settings.confidence.metrics,
+        "optional": tuple(name for name, given in optional.items() if given),
     }
 
 
 def _names(form: MetricName, places: Places) -> Iterator[str]:
     """The names of one form, with `*` where anything may stand."""
+    if form.switch is not None:
+        place, value = form.switch
+        if value not in (places[place] or ()):
+            return
     used = re.findall(r"{(\w+)}", form.pattern)
     values = [("*",) if (given := places[place]) is None else given for place in used]
     for chosen in product(*values):

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 import pyarrow as pa
 
+from trueprune._support.lines import whole_text
 from trueprune.audits.draws import counts_of, fingerprint
 from trueprune.audits.measurement import Measurement, Reduction
 from trueprune.audits.stored_draws import StoredDraws
@@ -54,7 +55,7 @@ def rows_of(models: Mapping[str, Sequence[Measurement]], resamples: int, seed: i
         for measurement in measurements:
             of, found = None, measurement
             while found is not None:
-                rows.append({"model": name, "baseline_of": of, **_row(found, resamples, seed)})
+                rows.append({"model": whole_text(name), "baseline_of": of, **_row(found, resamples, seed)})
                 of, found = len(rows) - 1, found.baseline
     return rows
 
@@ -73,15 +74,15 @@ def _row(measurement: Measurement, resamples: int, seed: int) -> dict[str, Any]:
         value = measurement.value if measurement.n else float("nan")
     return {
         "instrument": measurement.instrument,
-        "metric": measurement.metric,
-        "items": [str(item) for item in measurement.item_ids],
+        "metric": whole_text(measurement.metric),
+        "items": [whole_text(str(item)) for item in measurement.item_ids],
         "values": np.asarray(measurement.values, dtype=np.float64),
         "weights": None if weights is None else np.asarray(weights, dtype=np.float64),
-        "clusters": None if clusters is None else [str(cluster) for cluster in clusters],
+        "clusters": None if clusters is None else [whole_text(str(cluster)) for cluster in clusters],
         "reduction": measurement.reduction,
         "higher_is_better": bool(measurement.higher_is_better),
         "headline": bool(measurement.headline),
-        "details": json.dumps(plain(measurement.details), ensure_ascii=False),
+        "details": json.dumps(plain(measurement.details)),
         "value": value,
         **draws,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,8 @@ from trueprune.reports.audit import AuditedModel, AuditReport, compare, settings
 from trueprune.reports.effect import check_cards, local_folders, write_effect
 from trueprune.reports.gates import Gate
 from trueprune.reports.items import gather
+from trueprune.reports.join import numbered
+from trueprune.reports.plain import plain
 from trueprune.reports.usable import usable_by
 from trueprune.texts.qa.prompts import QaOptions
 from trueprune.texts.tasks.questions import TaskOptions
@@ -96,9 +97,12 @@ def audit(
     gate = gating.read()
     instruments = wanted_instruments(instruments, DEFAULT_INSTRUMENTS, gate, settings, pruned=bool(pruned))
     if card:
-        refuse_cards(pruned)
+        if not pruned:
+            raise AuditError("--card: there is no pruned model whose card could be written", "Leave out --card")
+        check_cards({_source(model): _source(model) for model in pruned})
     if output is not None:
-        check_output(Path(output), overwrite, [m for m in (dense, *pruned) if not isinstance(m, LoadedModel)])
+        read = [m for m in (dense, *pruned, gating.gate) if m is not None and not isinstance(m, LoadedModel)]
+        check_output(Path(output), overwrite, read)
     for model in (dense, *pruned):
         if not isinstance(model, LoadedModel):
             check_source(model)
@@ -195,29 +199,17 @@ def how_measured(settings: AuditSettings, instruments: Sequence[str]) -> dict[st
     return found | {name: settings_of(options) for name, (options, used_by) in groups.items() if used_by & chosen}
 
 
-def refuse_cards(pruned: Sequence[str | Path | LoadedModel]) -> None:
-    """Refuse models without a folder to write a card in.
-
-    **Raises:** `AuditError`.
-    """
-    for model in pruned:
-        source = model.source if isinstance(model, LoadedModel) else model
-        if not Path(source).is_dir():
-            raise AuditError(f"--card: {source} is no folder, so there is no README.md to write", "Leave out --card")
-        check_cards({str(source): Path(source)})
-
-
 def _loader(model: str | Path | LoadedModel, loading: LoadOptions) -> Callable[[], LoadedModel]:
     return lambda: as_loaded(model, loading)
 
 
 def _names(models: Sequence[str | Path | LoadedModel]) -> list[tuple[str, str | Path | LoadedModel]]:
     """A short name each: the folder's, numbered where two are the same."""
-    sources = [m.source if isinstance(m, LoadedModel) else str(m) for m in models]
-    short = [Path(source.rstrip("/")).name or source for source in sources]
-    seen: Counter[str] = Counter()
-    names = []
-    for name in short:
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return list(zip(names, models, strict=True))
+    sources = [_source(model) for model in models]
+    # A folder's name may hold bytes that are no text, which no file of an audit could hold.
+    short = [plain(Path(source.rstrip("/")).name or source) for source in sources]
+    return list(zip(numbered(short), models, strict=True))
+
+
+def _source(model: str | Path | LoadedModel) -> str:
+    return model.source if isinstance(model, LoadedModel) else str(model)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trueprune._support.files import file_name
 from trueprune.audits.faithfulness.explain import write_explanations
 from trueprune.audits.predictions import write_predictions
 from trueprune.audits.qa.answers import write_answers
@@ -38,7 +38,7 @@ def write_audit(report: AuditReport, subjects: Sequence[Subject], plans: Mapping
     _write_tables(subjects, folder)
     for name, plan in plans.items():
         data = json.dumps(plan.to_json(), indent=1, ensure_ascii=False)
-        (folder / f"plan-{name.replace(' ', '-')}.json").write_text(data + "\n", encoding="utf-8")
+        (folder / f"plan-{file_name(name)}.json").write_text(data + "\n", encoding="utf-8")
     _plot(report, folder)
 
 
@@ -72,8 +72,7 @@ def _plot_confidence(
     """The reliability table and the risk-coverage curve in the details of two metrics, task by task."""
     rows = [row for row in report.rows if row.instrument == instrument]
     for task in dict.fromkeys(row.metric.split("/", 1)[1] for row in rows):
-        # The task may be a file of the user's; its name is made a part of a path.
-        safe = prefix + re.sub(r"[^A-Za-z0-9._-]+", "_", task)
+        safe = prefix + file_name(task)
         tables = {
             row.model: {
                 **row.details["reliability"],

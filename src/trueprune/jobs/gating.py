@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +78,11 @@ def write_verdict(report: AuditReport, folder: Path) -> None:
 def announce(report: AuditReport) -> None:
     """Append the summary to the file that GitHub's runners show on the page of a run, where there is one."""
     file = os.environ.get("GITHUB_STEP_SUMMARY")
-    if file and report.verdict is not None:
+    if not file or report.verdict is None:
+        return
+    try:
         with Path(file).open("a", encoding="utf-8") as stream:
             stream.write(markdown(report.verdict, report) + "\n")
+    except OSError as error:
+        # A page that cannot be written to does not change the verdict.
+        warnings.warn(f"the summary is not appended to GITHUB_STEP_SUMMARY {file} ({error.strerror})", stacklevel=2)

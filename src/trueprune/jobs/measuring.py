@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trueprune._support.hashing import hash_json
 from trueprune.audits.context import AuditContext, AuditOptions
 from trueprune.audits.instruments import INSTRUMENTS
 from trueprune.audits.separation import separation_curve
@@ -29,10 +30,14 @@ def measure_model(subject: Subject, context: AuditContext, instruments: Sequence
     about: dict[str, Any] = {
         "source": subject.loaded.source,
         "sha256": subject.sha256,
+        "dtype": str(next(subject.loaded.model.parameters()).dtype).removeprefix("torch."),
         "measured_sparsity": total,
         "measured_sparsity_blocks": per_block,
     }
     if record := subject.loaded.record:
+        if (curve := record.get("recalibration")) and not curve.get("folded"):
+            # Two models of the same weights that answer differently.
+            about["recalibration"] = hash_json(curve)
         about |= about_record(record)
         for step in (*record.get("history", []), record):
             _warn_of_leaks(subject.name, step, context.options)

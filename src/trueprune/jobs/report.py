@@ -10,7 +10,6 @@ from trueprune._support.folders import check_output, whole_folder
 from trueprune.jobs.gating import GateOptions, announce, judged, write_verdict
 from trueprune.reports.audit import AuditReport, write_report
 from trueprune.reports.effect import check_cards, local_folders, write_effect
-from trueprune.reports.gates import check_gate
 from trueprune.reports.join import join_audits
 from trueprune.reports.stored import write_audited
 
@@ -42,11 +41,9 @@ def report(
     **Raises:** `TruepruneError`; nothing is then written.
     """
     if output is not None:
-        check_output(Path(output), overwrite, audits)
+        check_output(Path(output), overwrite, [*audits, *([] if gating.gate is None else [gating.gate])])
     gate = gating.read()
     joined = join_audits(audits)
-    if gate is not None:
-        check_gate(gate, joined.settings["instruments"], pruned=len(joined.models) > 1)
     joined = judged(replace(joined, settings={**joined.settings, "reported_by": command}), gate)
     folders = local_folders(joined) if card else {}
     check_cards(folders)

@@ -122,10 +122,12 @@ def _hashes(file: Path, column: str) -> dict[tuple[str, str], str]:
 def difference(ours: AuditedModel, theirs: AuditedModel) -> str:
     """Why two audited models are not the same; empty if they are.
 
-    By the hash of their weights where both are known, else by name or source and by measurements that are equal to
-    the bit, timings aside.
+    By the hash of their weights where both are known, and by the recalibration beside them; else by name or source and
+    by measurements that are equal to the bit, timings aside.
     """
-    hashes = [model.about.get("sha256") for model in (ours, theirs)]
+    hashes, curves = ([model.about.get(key) for model in (ours, theirs)] for key in ("sha256", "recalibration"))
+    if curves[0] != curves[1]:
+        return "their answers are recalibrated differently"
     if all(hashes):
         return "" if hashes[0] == hashes[1] else "their weights differ"
     if ours.name != theirs.name and ours.about.get("source") != theirs.about.get("source"):

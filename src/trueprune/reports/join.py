@@ -48,7 +48,7 @@ def join_audits(folders: Sequence[str | Path]) -> AuditReport:
         check_items(first, audit)
         _note_versions(first, audit)
         parts += [(audit, model) for model in _later(first, audit)]
-    names = _numbered([model.name for _, model in parts])
+    names = numbered([model.name for _, model in parts])
     models = [replace(model, name=name) for (_, model), name in zip(parts, names, strict=True)]
     called: dict[str, dict[str, str]] = {str(audit.folder): {} for audit in audits}
     for (audit, model), name in zip(parts, names, strict=True):
@@ -72,6 +72,13 @@ def _later(first: StoredAudit, audit: StoredAudit) -> list[AuditedModel]:
             f"the models of {audit.folder} were compared with {theirs.name}, which is not the dense model "
             f"{dense.name} of {first.folder}: {differ}",
             f"Audit them beside {dense.name}",
+        )
+    one, other = (model.about.get("dtype") for model in (dense, theirs))
+    if one != other:
+        warnings.warn(
+            f"{theirs.name} of {audit.folder} was audited in {other}, {dense.name} in {one}: "
+            "small changes may be theirs",
+            stacklevel=3,
         )
     kept, left = [], []
     ours = by_metric(dense)
@@ -101,7 +108,13 @@ def _needs_dense(measurement: Measurement, before: Measurement | None, settings:
     return any(key in details and key in theirs and details[key] != theirs[key] for key in ("layer", "layers"))
 
 
-def _numbered(names: Sequence[str]) -> list[str]:
+def numbered(names: Sequence[str]) -> list[str]:
+    """Names that are all different: what occurs again gets the next number that is free.
+
+    **Arguments:**
+
+    - `names`: of models.
+    """
     found: list[str] = []
     for name in names:
         number, free = 1, name

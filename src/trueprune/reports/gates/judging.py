@@ -94,6 +94,8 @@ class _Held:
         own = _by_metric(model.measurements).get((check.instrument, metric))
         if own is None:
             return self._undefined(model, check, metric, "fail", f"{_lacking(check.instrument, metric)} on this model")
+        if not math.isfinite(own.value):
+            return self._undefined(model, check, metric, "fail", "it is no finite number")
         before = self.dense.get((own.instrument, own.metric)) if own.baseline is None else own.baseline
         if check.quantity != "value" and (before is None or not math.isfinite(before.value)):
             why = "it is undefined" if before is not None else _lacking(check.instrument, metric)
@@ -105,14 +107,15 @@ class _Held:
             return self._undefined(model, check, metric, "inconclusive", error.problem)
         if not all(map(math.isfinite, (found.value, *found.interval))):
             return self._undefined(model, check, metric, "fail", "it is no finite number")
+        bounded, alike = widened(found, own, check)
         exact = counted(own)
-        bounded, note = widened(found, own, check)
         interval = (found.value, found.value) if exact else bounded.interval
         status = status_of(interval, check)
-        needed = None
+        needed, note = None, "" if exact else _few(own)
         if status == "inconclusive":
             seen = (found.value, found.error, found.n, check)
-            needed = items_to_see(found, own, check) if note else items_needed(*seen)
+            needed = items_to_see(found, own, check) if alike else items_needed(*seen)
+            note = alike or note
         return Outcome(
             model.name,
             metric,
@@ -123,7 +126,7 @@ class _Held:
             interval,
             found.n,
             needed,
-            note or ("" if exact else _few(own)),
+            note,
         )
 
     def _estimate(self, model: str, before: Measurement | None, own: Measurement, check: Check) -> Estimate:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from trueprune._support.lines import one_line
 from trueprune.reports.gates.contract import Outcome, Verdict
-from trueprune.reports.gates.lines import one_line
 from trueprune.reports.gates.words import bound, explained, title
 
 DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from trueprune._support.errors import AuditError
+from trueprune._support.lines import one_line
 from trueprune.reports.gates.check import refuse, shown
 from trueprune.reports.gates.contract import Check, Counts, Gate, Quantity
-from trueprune.reports.gates.lines import one_line
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -6,9 +6,9 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 
+from trueprune._support.lines import one_line
 from trueprune.reports.audit import AuditReport
 from trueprune.reports.gates.contract import Outcome, Verdict
-from trueprune.reports.gates.lines import one_line
 from trueprune.reports.gates.words import amount, bound, decides, figure, sentence, title
 
 BADGES = {"pass": "✅ pass", "fail": "❌ **fail**", "inconclusive": "⚠️ undecided"}

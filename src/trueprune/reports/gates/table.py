@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from trueprune._support.lines import one_line
 from trueprune.reports.gates.contract import Outcome, Verdict
-from trueprune.reports.gates.lines import one_line
 from trueprune.reports.gates.words import amount, bound, decides, title
 
 STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow"}

@@ -19,7 +19,7 @@ from trueprune.reports.gates.power import two_digits
 from trueprune.reports.paired import Estimate
 
 MISSED = 0.025
-NO_INTERVAL = (float("-inf"), float("inf"))
+NO_REACH = (math.inf, math.inf)
 
 
 def counted(measurement: Measurement) -> bool:
@@ -50,13 +50,12 @@ def widened(found: Estimate, own: Measurement, check: Check) -> tuple[Estimate, 
     if counted(own) or found.error > 1e-12 * max(1.0, abs(found.value)):
         return found, ""
     reach = _reach(own, found, check)
-    if reach is not None:
-        (low, high), share = reach, unseen(items)
-        interval = (found.value - share * low, found.value + share * high)
-        return replace(found, interval=interval), f"all {items} independent items say the same, which leaves this open"
-    if items == 1:
-        return replace(found, interval=NO_INTERVAL), "a single independent item says nothing of others"
-    return found, ""
+    if reach is None and items > 1:
+        return found, ""
+    low, high = reach or NO_REACH
+    share, few = unseen(items), f"all {items} independent items say the same, and others may not"
+    interval = (found.value - share * low, found.value + share * high)
+    return replace(found, interval=interval), few if items > 1 else "one independent item says nothing of others"
 
 
 def items_to_see(found: Estimate, own: Measurement, check: Check) -> int | None:
@@ -88,8 +87,11 @@ def _reach(own: Measurement, found: Estimate, check: Check) -> tuple[float, floa
     low = min((form.low for form in forms), default=-math.inf)
     high = max((form.high for form in forms), default=math.inf)
     of_items = own.statistic is None and own.reduction == "mean" and type(own).resample is Measurement.resample
-    if not of_items or not math.isfinite(high - low) or check.quantity == "ratio":
+    if not of_items or not math.isfinite(high - low):
         return None
-    if check.quantity == "change":
-        low, high = low - high, high - low
-    return found.value - low, high - found.value
+    if check.quantity == "value":
+        return found.value - low, high - found.value
+    # A ratio is one and the change in parts of the dense value.
+    dense = own.value / found.value if check.quantity == "ratio" and found.value else 1.0
+    change = own.value - dense if check.quantity == "ratio" else found.value
+    return (change + high - low) / dense, (high - low - change) / dense

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from trueprune._support.lines import one_line
 from trueprune.reports.gates.contract import Check, Outcome, Verdict
-from trueprune.reports.gates.lines import one_line
 from trueprune.reports.gates.power import ITEMS
 from trueprune.reports.tables import OF_TASKS, TITLES, metric_title
 

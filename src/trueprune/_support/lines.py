@@ -12,3 +12,8 @@ _SHAPELESS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u20
 def one_line(text: str) -> str:
     """The text on one line, with U+FFFD for what has no shape (a terminal would obey it, and XML cannot hold it)."""
     return " ".join(_SHAPELESS.sub("\ufffd", re.sub(r"[\t\n\r\f\v\x85]+", " ", text)).split())
+
+
+def whole_text(text: str) -> str:
+    """The text with U+FFFD for halves of characters (lone surrogates), which UTF-8 cannot hold."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
