@@ -166,9 +166,11 @@ def test_readings_follow_direction_and_correction():
     few = audited([0.0, 0.1, 0.2], [1.0, 1.1, 1.3])
     assert few.rows[1].test is None
     assert reading(few.rows[1]) == "maybe better"
-    # A count is exact.
-    assert reading(audited([5.0], [4.0], higher_is_better=False).rows[1]) == "better"
-    assert reading(audited([5.0], [5.0], higher_is_better=False).rows[1]) == "same"
+    # A count is exact, and one sampled item proves nothing.
+    counted = {"instrument": "efficiency", "metric": "parameters", "higher_is_better": False}
+    assert reading(audited([5.0], [4.0], **counted).rows[1]) == "better"
+    assert reading(audited([5.0], [5.0], **counted).rows[1]) == "same"
+    assert reading(audited([5.0], [4.0], higher_is_better=False).rows[1]) == "no change found"
 
 
 def test_the_summary_says_what_changed_and_no_more():

@@ -63,6 +63,26 @@ def test_draws_follow_the_seed_and_not_the_metric():
     assert estimate(a, seed=3, resamples=50) != estimate(a, seed=4, resamples=50)
 
 
+def test_a_metric_is_resampled_once_for_its_interval_and_all_changes():
+    asked = []
+
+    def counting(counts_Rn):
+        asked.append(len(counts_Rn))
+        return counts_Rn.sum(1)
+
+    dense, *pruned = (measured([0, 1, 1], statistic=counting) for _ in range(4))
+    compare([AuditedModel(str(i), [one]) for i, one in enumerate((dense, *pruned))], {}, resamples=50, seed=0)
+    assert asked.count(50) == 4
+
+
+def test_other_clusters_of_the_pruned_model_do_not_break_the_pairing():
+    before = measured([0, 1, 1, 0], clusters=["a", "a", "b", "b"])
+    after = measured([1, 1, 1, 0])
+    counts = cluster_counts(np.array([0, 0, 1, 1]), 200, 3)
+    expected = (after.resample(counts) - before.resample(counts)).std()
+    assert paired_change(before, after, resamples=200, seed=3).error == pytest.approx(expected, abs=1e-12)
+
+
 def test_clusters_widen_the_interval():
     values = np.repeat(np.random.default_rng(0).normal(size=20), 10)
     alone = measured(values)

@@ -17,7 +17,42 @@ from trueprune._support.errors import AuditError
 from trueprune.audits.measurement import Measurement
 
 # An audit asks for the same few draws hundreds of times. Larger ones are made anew: kept, they would fill the memory.
-KEPT, KEPT_NUMBERS = 4, 1 << 23
+KEPT, KEPT_NUMBERS = 12, 1 << 22
+_resampled: weakref.WeakKeyDictionary[Measurement, tuple[int, int, np.ndarray]] = weakref.WeakKeyDictionary()
+
+
+def resampled(measurement: Measurement, resamples: int, seed: int) -> Float[np.ndarray, " R"]:
+    """A metric on its resamples, taken once: its interval, its changes and its file ask for the same.
+
+    **Arguments:**
+
+    - as for `counts_of`.
+
+    **Returns:** of shape `(R,)`, not to be written to.
+    """
+    known = _resampled.get(measurement)
+    if known is not None and known[:2] == (resamples, seed):
+        return known[2]
+    values_R = np.asarray(measurement.resample(counts_of(measurement, resamples, seed)), dtype=np.float64)
+    values_R.setflags(write=False)
+    _resampled[measurement] = resamples, seed, values_R
+    return values_R
+
+
+def paired_resamples(
+    before: Measurement, after: Measurement, resamples: int, seed: int
+) -> tuple[Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
+    """A metric of two models on the same resamples of the same items.
+
+    **Arguments:**
+
+    - `before`, `after`: of the dense and of the pruned model.
+    - `resamples`, `seed`: as for `counts_of`.
+    """
+    if list(cluster_labels(before)) == list(cluster_labels(after)):
+        return resampled(before, resamples, seed), resampled(after, resamples, seed)
+    counts_Rn = counts_of(before, resamples, seed)
+    return before.resample(counts_Rn), after.resample(counts_Rn)
 
 
 def counts_of(measurement: Measurement, resamples: int, seed: int) -> Float[np.ndarray, "R n"]:

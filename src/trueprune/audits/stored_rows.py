@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from trueprune._support.lines import whole_text
-from trueprune.audits.draws import counts_of, fingerprint
+from trueprune.audits.draws import counts_of, fingerprint, resampled
 from trueprune.audits.measurement import Measurement, Reduction
 from trueprune.audits.stored_draws import StoredDraws
 
@@ -65,9 +65,8 @@ def _row(measurement: Measurement, resamples: int, seed: int) -> dict[str, Any]:
     of_items = measurement.statistic is None and type(measurement).resample is Measurement.resample
     draws: dict[str, Any] = {"draws": None, "counts": None}
     if not of_items:
-        counts_Rn = counts_of(measurement, resamples, seed)
-        draws_R = np.asarray(measurement.resample(counts_Rn), dtype=np.float64)
-        draws = {"draws": draws_R, "counts": fingerprint(counts_Rn)}
+        counts = fingerprint(counts_of(measurement, resamples, seed))
+        draws = {"draws": resampled(measurement, resamples, seed), "counts": counts}
     weights, clusters = measurement.weights, measurement.clusters
     # For whoever queries the table: the metric itself is made of the items again, or of the draws.
     with np.errstate(all="ignore"):

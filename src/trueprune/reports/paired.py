@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trueprune._support.errors import AuditError
-from trueprune.audits.draws import counts_of
+from trueprune.audits.draws import paired_resamples, resampled
 from trueprune.audits.measurement import Measurement
 
 RESAMPLES = 2000
@@ -47,9 +47,7 @@ def estimate(measurement: Measurement, *, resamples: int = RESAMPLES, seed: int 
     - `resamples`: R.
     - `seed`: of the draws; the same items and seed give the same draws, whatever the metric.
     """
-    counts_Rn = counts_of(measurement, resamples, seed)
-    value = measurement.value
-    return _estimate(measurement.resample(counts_Rn), value, measurement.n)
+    return _estimate(resampled(measurement, resamples, seed), measurement.value, measurement.n)
 
 
 def paired_change(before: Measurement, after: Measurement, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -63,10 +61,8 @@ def paired_change(before: Measurement, after: Measurement, *, resamples: int = R
     **Raises:** `AuditError` if the two were measured on different items.
     """
     _refuse_other_items(before, after)
-    counts_Rn = counts_of(before, resamples, seed)
-    change_R = after.resample(counts_Rn) - before.resample(counts_Rn)
-    change = after.value - before.value
-    return _estimate(change_R, change, before.n)
+    before_R, after_R = paired_resamples(before, after, resamples, seed)
+    return _estimate(after_R - before_R, after.value - before.value, before.n)
 
 
 def paired_ratio(before: Measurement, after: Measurement, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -84,8 +80,7 @@ def paired_ratio(before: Measurement, after: Measurement, *, resamples: int = RE
     it that some resamples are.
     """
     _refuse_other_items(before, after)
-    counts_Rn = counts_of(before, resamples, seed)
-    before_R, after_R, value = before.resample(counts_Rn), after.resample(counts_Rn), before.value
+    (before_R, after_R), value = paired_resamples(before, after, resamples, seed), before.value
     defined_R = np.isfinite(before_R) & np.isfinite(after_R)
     if value <= 0 or (before_R[defined_R] <= 0).any():
         raise UndefinedRatioError(

@@ -38,7 +38,10 @@ def reading(row: Row) -> Reading | None:
     if change is None:
         return None
     gain = change.value if row.higher_is_better else -change.value
-    exact = row.estimate.n == 1
+    # Of sampled items, one proves nothing; sizes are counted.
+    exact = row.instrument == COST and row.estimate.n == 1
+    if row.estimate.n == 1 and not exact:
+        return "no change found"
     if exact and gain == 0:
         return "same"
     low, high = change.interval

@@ -62,20 +62,22 @@ def presence(file: Path, clean: Callable[[], None]) -> Iterator[None]:
     - `clean`: called first if nobody else is there, so that what lies about is nobody's.
     """
     with file.open("a+") as handle:
-        if _locked(handle):
+        # Without locks nobody knows who else is there: what lies about may be somebody's.
+        if _locked(handle, unknown=False):
             clean()
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_SH)
         yield
 
 
-def _locked(handle: IO[str]) -> bool:
+def _locked(handle: IO[str], *, unknown: bool = True) -> bool:
+    """Whether the lock was had; `unknown` where the file system has no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True
+        return unknown
     return True
 
 

@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from trueprune._support.files import LONGEST_NAME
 from trueprune.jobs.drop import drop
 from trueprune.jobs.prune import prune
 from trueprune.jobs.repair import repair
@@ -52,7 +53,7 @@ def commands(grid: Grid, config: Config) -> list[str]:
 
 def safe(name: str) -> str:
     """A name that is one part of a path, whatever a model is called."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:LONGEST_NAME].strip("-.") or "model"
 
 
 def _slug(config: Config) -> str:

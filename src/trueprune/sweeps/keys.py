@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from trueprune._support.hashing import hash_json, hash_model
+from trueprune._support.hashing import hash_json, hash_model, hash_tensors
+from trueprune.audits.qa.answers import end_ids
 from trueprune.jobs.layer_choice import ranking_of
 from trueprune.models.load import LoadedModel
 from trueprune.plans.registry import ALLOCATIONS
@@ -25,7 +26,7 @@ class Known:
 
     **Arguments:**
 
-    - `identity`: hashes of weights, configuration, tokenizer and record, and the device.
+    - `identity`: hashes of weights, buffers, configuration, end tokens, tokenizer and record, and the device.
     - `tokens`: hash of the calibration tokens by seed.
     """
 
@@ -126,9 +127,14 @@ def identity_of(loaded: LoadedModel) -> dict[str, str]:
     config = getattr(loaded.model, "config", None)
     settings = config.to_dict() if config is not None else {}
     kept = {key: str(value) for key, value in settings.items() if not key.startswith("_")}
+    parameters = {name for name, _ in loaded.model.named_parameters(remove_duplicate=False)}
+    buffers = {name: tensor for name, tensor in loaded.model.state_dict().items() if name not in parameters}
     return {
         "weights": hash_model(loaded.model),
+        "buffers": hash_tensors({name: tensor for name, tensor in buffers.items() if tensor.numel()}),
         "config": hash_json(kept),
+        # Answers end with the tokens that either names.
+        "ends": hash_json(sorted(end_ids(loaded))),
         "tokenizer": _tokenizer(loaded.tokenizer),
         "record": hash_json(loaded.record),
         "device": loaded.device.type,

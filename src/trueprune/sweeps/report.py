@@ -18,7 +18,7 @@ from trueprune.sweeps.fronts import fronts
 from trueprune.sweeps.grid import Grid
 from trueprune.sweeps.recommend import recommend
 from trueprune.sweeps.results import FAILED, ModelResults, Result, numbered
-from trueprune.sweeps.store import write_json
+from trueprune.sweeps.store import read_json, write_json
 from trueprune.sweeps.table import table_rows, write_table
 
 SCHEMA = 1
@@ -124,7 +124,8 @@ class SweepReport:
 
 
 def write_sweep(report: SweepReport) -> None:
-    """Write table, summary, comparison reports and recommended plans; what is not written anew is removed.
+    """Write table, summary, comparison reports and recommended plans; those of an earlier run that are not written
+    anew are removed.
 
     **Arguments:**
 
@@ -132,8 +133,7 @@ def write_sweep(report: SweepReport) -> None:
     """
     folder = report.output
     write_table(report.rows, folder / TABLE)
-    write_json(folder / SUMMARY, report.to_json())
-    written = set()
+    written: set[str] = set()
     names = numbered([safe(model.name) for model in report.models])
     for name, model in zip(names, report.models, strict=True):
         suffix = f"-{name}" if len(report.models) > 1 else ""
@@ -144,9 +144,12 @@ def write_sweep(report: SweepReport) -> None:
             file = folder / f"{PLAN}{suffix}.json"
             write_json(file, found["plan"])
             written.add(file.name)
+    earlier = (read_json(folder / SUMMARY) or {}).get("files", [])
+    write_json(folder / SUMMARY, {**report.to_json(), "files": sorted(written)})
     for pattern in ("report*.html", "report*.json", f"{PLAN}*.json"):
         for old in folder.glob(pattern):
-            if old.name not in written:
+            # Whoever reads a report may have put a file of a like name beside it.
+            if old.name in earlier and old.name not in written:
                 old.unlink()
 
 

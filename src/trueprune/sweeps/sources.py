@@ -80,9 +80,17 @@ def inputs_of(grid: Grid) -> dict[str, str]:
     for text in _strings([getattr(grid, field.name) for field in fields(Grid) if field.name not in ("models", "gate")]):
         # A source of calibration may have a weight: `corpus.txt=3`.
         for name in {text, text.removeprefix(HARNESS), text.rpartition("=")[0]}:
-            if name and len(name) < 1024 and (path := Path(name)).exists():
-                found[name] = _content(path)
+            if name and _exists(Path(name)):
+                found[name] = _content(Path(name))
     return found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        # A text that no file could be called: too long, or with characters that names cannot have.
+        return False
 
 
 def program() -> dict[str, str]:

@@ -19,7 +19,7 @@ from trueprune.reports.usable import usable_by
 from trueprune.sweeps.bench import Bench, Job
 from trueprune.sweeps.claims import claim
 from trueprune.sweeps.configs import Config
-from trueprune.sweeps.keys import SCHEMA, Known, name_of
+from trueprune.sweeps.keys import SCHEMA, Known, name_of, needs_evidence
 from trueprune.sweeps.make import make, slim
 from trueprune.sweeps.sources import fingerprint
 from trueprune.sweeps.store import CELL, write_audited
@@ -73,9 +73,18 @@ def prepare(job: Job, source: str, configs: Sequence[Config]) -> Known:
     bench = at_hand(job, source)
     known = bench.known(configs)
     bench.measure(known)
+    refused: set[tuple[tuple[str, ...], int]] = set()
     for config in configs:
-        if not job.store.has(name_of(job.keys.cell(config, known))):
+        needs = needs_evidence(config), config.seed
+        if needs in refused or job.store.has(name_of(job.keys.cell(config, known))):
+            continue
+        try:
             bench.evidence(config, known)
+        except OutputError:
+            raise
+        except Exception:
+            # The cells that need it will fail for it and say so. The others need not.
+            refused.add(needs)
     return known
 
 
@@ -105,7 +114,6 @@ def run_cell(job: Job, config: Config, known: Known, *, wait: bool = False) -> O
             raise
         except Exception as error:
             return Outcome(name, record_failure(job, config, name, error))
-        job.store.succeed(config.hash[:32])
         return Outcome(name)
 
 

@@ -80,7 +80,9 @@ def _outcome(one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _none_needed(one: Mapping[str, Any]) -> str:
-    return "no number would decide it" if one["status"] == "inconclusive" else ""
+    if one["status"] != "inconclusive" or one["value"] is None:
+        return ""
+    return "more items would" if None in one["interval"] else "no number would decide it"
 
 
 def overview_view(measured: Measured) -> list[dict[str, Any]]:
