@@ -438,7 +438,7 @@ def test_an_audit_of_efficiency(tiny_folder, sparse_folder, shallow_folder, tmp_
 
 def test_the_dense_model_stays_only_for_efficiency(tiny_folder, monkeypatch):
     subjects = importlib.import_module("trueprune.audits.subject")
-    module = importlib.import_module("trueprune.jobs.audit")
+    module = importlib.import_module("trueprune.jobs.measuring")
     released = []
     release = subjects.Subject.release
     monkeypatch.setattr(subjects.Subject, "release", lambda self: (released.append(self.name), release(self)))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from trueprune._support.errors import AuditError
 
 
-def read_rows(file: Path, schema: pa.Schema, what: str) -> list[dict[str, Any]]:
+def read_rows(file: str | Path, schema: pa.Schema, what: str) -> list[dict[str, Any]]:
     """The rows of a table that has at least the columns of a schema.
 
     **Arguments:**

@@ -154,7 +154,7 @@ def write_predictions(found: Iterable[tuple[str, Predictions]], file: Path) -> N
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), file)
 
 
-def read_predictions(file: Path) -> dict[tuple[str, str], Predictions]:
+def read_predictions(file: str | Path) -> dict[tuple[str, str], Predictions]:
     """The predictions in a Parquet file by model and task.
 
     **Raises:** `AuditError` if it is no such file.

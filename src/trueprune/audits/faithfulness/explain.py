@@ -245,7 +245,7 @@ def write_explanations(found: Sequence[tuple[str, Sequence[Explanation]]], file:
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), file)
 
 
-def read_explanations(file: Path) -> dict[str, list[Explanation]]:
+def read_explanations(file: str | Path) -> dict[str, list[Explanation]]:
     """The explanations in a Parquet file by model.
 
     **Raises:** `AuditError` if it is no such file.

@@ -211,7 +211,7 @@ def write_answers(found: Iterable[tuple[str, Answers]], file: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), file)
 
 
-def read_answers(file: Path) -> dict[tuple[str, str], Answers]:
+def read_answers(file: str | Path) -> dict[tuple[str, str], Answers]:
     """The answers in a Parquet file by model and set.
 
     **Raises:** `AuditError` if it is no such file.

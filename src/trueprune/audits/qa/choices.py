@@ -141,7 +141,7 @@ def write_choices(found: Iterable[tuple[str, str, Sequence[Choices]]], file: Pat
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), file)
 
 
-def read_choices(file: Path) -> dict[tuple[str, str], list[Choices]]:
+def read_choices(file: str | Path) -> dict[tuple[str, str], list[Choices]]:
     """The scores in a Parquet file by model and set.
 
     **Raises:** `AuditError` if it is no such file.
