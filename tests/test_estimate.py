@@ -28,6 +28,7 @@ from trueprune.observe.engine import BlockStream
 from trueprune.observe.statistics import ColumnNorms, Gram
 from trueprune.plans.plan import Pattern
 from trueprune.texts.calibration import CalibrationOptions
+from trueprune.texts.qa import QaOptions
 from trueprune.texts.tokens import TokenBatch
 
 ROUND = device.Device(
@@ -232,6 +233,16 @@ def test_instruments_that_share_what_they_read_pay_once(folders):
     flops = {step["name"]: step["flops"] for step in report["steps"]}
     assert flops["accuracy"] > 0 and flops["open-qa"] > 0
     assert flops["calibration (read above)"] == flops["truthful-generation (read above)"] == 0
+
+
+def test_shared_answers_cost_the_same_in_any_order(folders, tmp_path):
+    # Questions without wrong answers are asked by open-qa alone.
+    mine, both = tmp_path / "mine.jsonl", ("open-qa", "truthful-generation")
+    mine.write_text("".join(f'{{"question": "What is {i} and one?", "right": ["{i + 1}"]}}\n' for i in range(12)))
+    asking = QaOptions(qa=("misconceptions", str(mine)))
+    reports = [estimate(folders / "llama", audit=order, asking=asking) for order in (both, both[::-1])]
+    first, second = (report["totals"]["audit"]["flops"] for report in reports)
+    assert first == second > 0
 
 
 def test_decoding_is_bound_by_memory(folders):

@@ -19,8 +19,9 @@ from trueprune._support.errors import AuditError
 from trueprune.reports.audit import write_report
 from trueprune.reports.gates.contract import Check, Gate, Outcome, Verdict
 from trueprune.reports.html import render
+from trueprune.reports.html.charts import block_map
 from trueprune.reports.html.clean import clean, cleaned
-from trueprune.reports.html.numbers import interval, number, p_value, percent, seconds, signed
+from trueprune.reports.html.numbers import bound, interval, number, p_value, percent, seconds, signed
 from trueprune.reports.html.svg import nice_ticks, tick_text
 
 if sys.version_info >= (3, 11):
@@ -463,3 +464,50 @@ def test_what_the_page_is_made_of_is_in_the_package():
     beside = [file.relative_to(root / "src" / "trueprune") for file in found if file.suffix not in (".py", ".pyc")]
     assert len(beside) > 12
     assert [str(file) for file in beside if not any(file.match(glob) for glob in globs)] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "change", "expected"),
+    [
+        (1.005, "factor", False, "1.005\u202f×"),
+        (1.5, "factor", False, "1.50\u202f×"),
+        (0.0005, "share", True, "+0.0005"),
+        (-0.0125, "share", True, "\u22120.0125"),
+        (20.0, "perplexity", True, "+20.0"),
+        (10.25, "perplexity", False, "10.25"),
+        (1e9, "bytes", False, "1.0\u202fGB"),
+        (None, "share", False, "\u2013"),
+    ],
+)
+def test_bounds_are_written_as_they_were_set(value, unit, change, expected):
+    assert bound(value, unit, change=change) == expected
+
+
+def test_without_the_size_trade_offs_claim_no_lost_weights():
+    document = sample_report({"wanda": 0.4, "tplo": 0.2}, items=24, resamples=20, small=True).to_json()
+    document["measurements"] = [row for row in document["measurements"] if row["instrument"] != "efficiency"]
+    html = render(document)
+    assert "Against weights lost" not in html
+    assert "layers that are gone do not count" in html
+
+
+@pytest.mark.parametrize(
+    ("touched", "states"),
+    [
+        ({"sparsity": [0.5, 0.0], "did": ["x"]}, ["50.0\u202f% zeros", "as in the dense model"]),
+        ({"sparsity": [0.5, 0.0]}, ["50.0\u202f% zeros", "no zeros"]),
+        (
+            {"sparsity": [0.5, 0.0], "did": ["x"], "healed": {"blocks": [], "count": 1}},
+            ["50.0\u202f% zeros", "no zeros"],
+        ),
+        (
+            {"sparsity": [], "did": ["x"], "dropped": {"blocks": [0]}, "pruned": {"score": "wanda"}},
+            ["gone", "zeros not known"],
+        ),
+        ({"sparsity": [], "did": ["x"], "dropped": {"attention": [0]}}, ["attention gone", "as in the dense model"]),
+    ],
+)
+def test_a_block_is_called_untouched_only_where_the_record_says_so(touched, states):
+    figure = block_map("p", {"blocks": 2, **touched})
+    assert figure is not None
+    assert [row[2] for row in figure.rows] == states

@@ -459,6 +459,9 @@ def test_an_output_that_holds_something_else_is_refused(model, tmp_path):
         sweep(small(model), tmp_path / "out")
     with pytest.raises(OutputError, match="is or holds the input"):
         sweep(small(model), Path(model).parent / "tiny" / "..")
+    with pytest.raises(OutputError, match="lies in the model"):
+        sweep(small(model), Path(model) / "runs")
+    assert not (Path(model) / "runs").exists()
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["mine.txt"]
 
 

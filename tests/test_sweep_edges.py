@@ -6,17 +6,19 @@ import errno
 import fcntl
 import importlib
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from test_sweep import WORK, counted, small, table
 
 from trueprune.jobs.common import LoadOptions, as_loaded
-from trueprune.sweeps import sweep
+from trueprune.sweeps import expand, sweep
 from trueprune.sweeps.claims import claim, presence
-from trueprune.sweeps.commands import safe
+from trueprune.sweeps.commands import commands, safe
 from trueprune.sweeps.keys import identity_of
 from trueprune.sweeps.sources import inputs_of
 
@@ -84,6 +86,15 @@ def test_texts_that_no_file_could_be_called_are_no_files(tiny_folder, tmp_path):
     assert list(inputs_of(grid)) == [str(tmp_path)]
 
 
+def test_commands_take_no_folder_for_a_flag(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-x").mkdir()
+    grid = small("-x", methods=("magnitude",), sparsities=(0.5,), repairs=("distill",))
+    first, second = map(shlex.split, commands(grid, expand(grid)[0]))
+    assert (first[2], first[4]) == ("./-x", "x-magnitude-0.5")
+    assert second[second.index("--teacher") + 1] == "./-x"
+
+
 def test_long_names_make_names_of_files(tmp_path):
     (tmp_path / f"report-{safe('m' * 255)}.html").write_text("")
     assert len(safe("m" * 255)) == 100
@@ -91,11 +102,11 @@ def test_long_names_make_names_of_files(tmp_path):
 
 def test_what_ends_an_answer_and_buffers_are_part_of_a_model(tiny_folder):
     loaded = as_loaded(tiny_folder, LoadOptions())
-    before = identity_of(loaded)
-    loaded.model.generation_config.eos_token_id = 3
+    before, model = identity_of(loaded), cast(Any, loaded.model)
+    model.generation_config.eos_token_id = 3
     ended = identity_of(loaded)
     assert {key for key in before if before[key] != ended[key]} == {"ends"}
-    loaded.model.register_buffer("offset", loaded.model.lm_head.weight.new_ones(2))
+    model.register_buffer("offset", model.lm_head.weight.new_ones(2))
     assert {key for key in ended if ended[key] != identity_of(loaded)[key]} == {"buffers"}
 
 

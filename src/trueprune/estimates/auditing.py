@@ -51,7 +51,8 @@ class AuditCost:
         check_instruments(instruments)
         shared: set[str] = set()
         found = []
-        for name in dict.fromkeys(instruments):
+        # Open questions are answered for all sets, truthful generation for some of them: these are read above then.
+        for name in sorted(dict.fromkeys(instruments), key=lambda name: name == "truthful-generation"):
             kind, make = _INSTRUMENTS[name]
             if kind in shared and name not in ("lie-detection", "separation"):
                 found.append(Step(RUN, f"{name} (read above)", ()))

@@ -43,9 +43,11 @@ def commands(grid: Grid, config: Config) -> list[str]:
     job: Callable[..., Any] = prune if config.drop is None else drop
     output = "-".join([safe(Path(config.model.rstrip("/")).name), safe(_slug(config))])
     step = {**step_options(grid, config), "loading": grid.loading}
-    found = [_command(job.__name__, config.model, output, job, step)]
+    # A folder whose name begins as a flag does.
+    model = f"./{config.model}" if config.model.startswith("-") else config.model
+    found = [_command(job.__name__, model, output, job, step)]
     if config.repair != NONE:
-        teacher = {"teacher": config.model} if config.repair == "distill" else {}
+        teacher = {"teacher": model} if config.repair == "distill" else {}
         options = {**repair_options(grid, config), **teacher, "loading": grid.loading}
         found.append(_command("repair", output, f"{output}-{config.repair}", repair, options))
     return found

@@ -38,6 +38,10 @@ class Store:
         """
         folder = self.folder
         check_output(folder, True, [model for model in models if Path(model).exists()])
+        # Each cell would change the model's fingerprint.
+        for model in models:
+            if Path(model).is_dir() and Path(model).resolve() in folder.resolve().parents:
+                raise OutputError(f"the output {folder} lies in the model {model}", "Choose another folder with -o")
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "cells").is_dir():
             raise OutputError(f"the output {folder} is no folder of a sweep", "Choose another with -o")
         for name in (*FOLDERS, "dense/index"):

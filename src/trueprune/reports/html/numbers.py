@@ -47,6 +47,27 @@ def signed(value: Any, unit: str = "share") -> str:
     return f"+{written}" if is_number(value) and value > 0 else written
 
 
+def bound(value: Any, unit: str = "share", *, change: bool = False) -> str:
+    """A bound as it was set: with all its digits where a unit would round them away, so that 1.005 is not `1.00`.
+
+    **Arguments:**
+
+    - `value`: a number.
+    - `unit`: as in the document.
+    - `change`: whether it is of a change, written with a sign.
+    """
+    write = signed if change else number
+    written = write(value, unit)
+    if not is_number(value) or unit in _STEPS or "e" in written:
+        return written
+    digits = written.removesuffix(f"{THIN}×").partition(".")[2]
+    size = abs(float(value))
+    if round(size, len(digits)) == size:
+        return written
+    sign = MINUS if value < 0 else "+" if change else ""
+    return f"{sign}{size:.10g}{f'{THIN}×' if unit == 'factor' else ''}"
+
+
 def interval(bounds: Sequence[Any] | None, unit: str = "share", *, change: bool = False) -> str:
     """`0.61 to 0.68`; empty where a bound is unknown.
 

@@ -29,6 +29,7 @@ def block_map(name: str, touched: Mapping[str, Any]) -> Figure | None:
     if not isinstance(total, int) or not 0 < total <= 1000 or not (any(dropped.values()) or any(sparsity)):
         return None
     healed: set[int] = set((touched.get("healed") or {}).get("blocks") or ())
+    untouched = _untouched(touched)
     width = 660.0
     step = (width - LEFT - 8) / total
     wide = max(step - (2 if step > 6 else 0.5), 1.0)
@@ -41,7 +42,7 @@ def block_map(name: str, touched: Mapping[str, Any]) -> Figure | None:
         share = sparsity[block] if block < len(sparsity) and is_number(sparsity[block]) else None
         away = block in dropped["blocks"]
         x = LEFT + block * step + (step - wide) / 2
-        state = _state(block, share, dropped, healed)
+        state = _state(block, share, dropped, healed) or (untouched if share is not None else _unknown(touched))
         rows.append([str(block), percent(share, 1) if not away else "gone", state])
         inside = tag("title", f"block {block}: {state}")
         if away:
@@ -68,6 +69,7 @@ def block_map(name: str, touched: Mapping[str, Any]) -> Figure | None:
 
 
 def _state(block: int, share: Any, dropped: Mapping[str, set[int]], healed: set[int]) -> str:
+    """What was done to a block; empty if nothing is known to have been."""
     if block in dropped["blocks"]:
         return "gone"
     words = [f"{kind} gone" for kind, key in (("attention", "attention"), ("MLP", "mlp")) if block in dropped[key]]
@@ -75,4 +77,16 @@ def _state(block: int, share: Any, dropped: Mapping[str, set[int]], healed: set[
         words.append(f"{percent(share, 1)} zeros")
     if block in healed:
         words.append("trained")
-    return ", ".join(words) or "as in the dense model"
+    return ", ".join(words)
+
+
+def _untouched(touched: Mapping[str, Any]) -> str:
+    """What a block without zeros is, as far as the record says."""
+    healed = touched.get("healed") or {}
+    elsewhere = bool(healed.get("count")) and not healed.get("blocks")
+    return "as in the dense model" if touched.get("did") and not elsewhere else "no zeros"
+
+
+def _unknown(touched: Mapping[str, Any]) -> str:
+    """What a block is of which no share is known: of a model that was never pruned, there is none to know."""
+    return "zeros not known" if touched.get("pruned") or not touched.get("did") else _untouched(touched)

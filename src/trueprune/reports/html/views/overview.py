@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trueprune.reports.glossary import metric_words, property_of, unit_of
-from trueprune.reports.html.numbers import interval, is_number, number, signed
+from trueprune.reports.html.numbers import bound, interval, is_number, number, signed
 from trueprune.reports.html.views.table import Measured, better_words, cell
 
 STATUS = {"pass": ("✓", "pass"), "fail": ("✕", "fail"), "inconclusive": ("?", "inconclusive")}
@@ -57,7 +57,7 @@ def _outcome(one: Mapping[str, Any]) -> dict[str, Any]:
     unit = unit_of(instrument, one["metric"]) if quantity != "ratio" else "factor"
     write = signed if quantity == "change" else number
     bounds = [
-        f"{words} {write(check[key], unit)}"
+        f"{words} {bound(check[key], unit, change=quantity == 'change')}"
         for key, words in (("at_least", "at least"), ("at_most", "at most"))
         if check.get(key) is not None
     ]

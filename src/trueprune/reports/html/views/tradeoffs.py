@@ -35,18 +35,20 @@ def _costs(measured: Measured) -> Sequence[tuple[str, list[float | None], str, s
     dense = nonzero[0] if nonzero else None
     if dense:
         shares = [None if value is None else 1 - value / dense for value in nonzero]
-        words = "weights removed or zero"
+        title, words = "Against weights lost", "weights removed or zero"
+        at = "the share of weights that a model lost"
     else:
         shares = [_number(model.get("measured_sparsity")) for model in measured.document["models"]]
-        words = "share of zeros"
+        title, words = "Against zeros", "share of zeros"
+        at = "the share of zeros among the weights that are left; layers that are gone do not count"
     end = "The first headline metrics of each property with their 95 % intervals; the dense model is the round mark."
     speeds = _of(measured, "decode-speedup")
     return [
         (
-            "Against weights lost",
+            title,
             shares,
             words,
-            f"What metrics are at the share of weights that a model lost. {end}",
+            f"What metrics are at {at}. {end}",
             percent,
         ),
         ("Against speed", speeds, "speed-up of writing", f"The same against speed. {end}", _factor),
