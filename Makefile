@@ -25,8 +25,8 @@ demo: $(VENV)/.demo  ## prune a real model by five methods and see what each did
 	$(BIN)/trueprune demo -o runs/demo --overwrite
 
 check: $(VENV)/.dev  ## lint, types, import contract
-	$(BIN)/ruff format --check src tests bench
-	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench docs/hooks
+	$(BIN)/ruff check src tests bench docs/hooks
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 
