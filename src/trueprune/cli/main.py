@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-# 1 says that a gate failed, and nothing else: a pipeline must not take a crash for a verdict.
-EXIT_FAILED, EXIT_USER, EXIT_BUG, EXIT_INTERRUPT = 1, 2, 70, 130
+# 1 is a command's own verdict (`show.py`): a pipeline must not take a crash for one.
+EXIT_USER, EXIT_BUG, EXIT_INTERRUPT = 2, 70, 130
 OUT_OF_MEMORY = "out of memory. Lower --batch-tokens or --seqlen; when healing --batch or --window"
 
 app = App(

@@ -15,6 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from trueprune.reports.gates import Verdict
 
+EXIT_FAILED = 1
 current_command: ContextVar[str] = ContextVar("trueprune_command", default="trueprune")
 
 
@@ -33,7 +34,7 @@ def show_verdict(verdict: Verdict | None) -> int:
     from trueprune.reports.gates import sentence, verdict_table
 
     show(verdict_table(verdict), Text(sentence(verdict)))
-    return 0 if verdict.passed() else 1
+    return 0 if verdict.passed() else EXIT_FAILED
 
 
 @contextmanager
